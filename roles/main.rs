@@ -1,0 +1,3 @@
+//! The `nzc` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Addresses of peers: one canonical form, what is special about a range, and limits by prefix.

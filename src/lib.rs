@@ -1,0 +1,18 @@
+//! # fabric: the shared stack of `nzc`
+//!
+//! This crate is the library under the `nzc` binary. It is a house of floors: a floor may use strictly lower floors and
+//! itself, and neighbours on one floor never use each other (`tests/architecture.rs` enforces it). From the ground up:
+//!
+//! - **F0 [`sansio`]**: what a core without I/O hands to whoever drives it: datagrams to send, deadlines, backoff.
+//! - **F0 [`address`]**: the canonical peer address, the special-purpose registries, prefix groups, token buckets.
+//! - **F3 [`protocol`]**: bytes to meaning and back. [`protocol::stun`] is the one codec for STUN and TURN.
+//!
+//! ## Cores and drivers
+//!
+//! A *core* takes the time, bytes and a seeded generator as parameters and returns data. It never reads a clock, opens
+//! a socket or spawns a task. A *driver* (`driver.rs`) owns sockets, timers and one core. The same cores run against
+//! real sockets and against simulated links.
+
+pub mod address;
+pub mod protocol;
+pub mod sansio;

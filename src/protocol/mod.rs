@@ -1,0 +1,4 @@
+//! Bytes to meaning and back. Nothing here does I/O, and nothing a peer sends can make it panic.
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+pub mod stun;
