@@ -1,0 +1,88 @@
+//! Port mappings: asking the router for an open port, honestly.
+//!
+//! Three protocols do it: UPnP IGD ([`igd`]), NAT-PMP ([`natpmp`], RFC 6886) and PCP ([`pcp`], RFC 6887). Which of them a
+//! router answers is found out by asking all at once ([`driver::survey`]); the serial retry schedules of the
+//! specifications take minutes where the router is silent.
+//!
+//! 1. [`gateway`] reads the default route; nobody but the gateway is ever asked or believed.
+//! 2. [`exchange`] carries one PCP or NAT-PMP question, [`epoch`] judges the age the gateway claims.
+//! 3. [`igd`] finds and reads the device description under tight limits and speaks SOAP.
+
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+pub mod driver;
+pub mod epoch;
+pub mod exchange;
+pub mod gateway;
+pub mod igd;
+pub mod natpmp;
+pub mod pcp;
+pub mod survey;
+
+use std::fmt;
+
+/// The longest lease ever asked for, in seconds: what a crash can leave behind at worst.
+pub const MAX_LEASE: u32 = 7200;
+
+/// The port PCP and NAT-PMP gateways listen on.
+pub const GATEWAY_PORT: u16 = 5351;
+
+/// A way to ask for a mapping.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// Port Control Protocol (RFC 6887).
+    Pcp,
+    /// NAT Port Mapping Protocol (RFC 6886).
+    NatPmp,
+    /// UPnP Internet Gateway Device, version 1 or 2.
+    Igd,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pcp => "PCP",
+            Self::NatPmp => "NAT-PMP",
+            Self::Igd => "UPnP IGD",
+        })
+    }
+}
+
+/// The transport of a mapping.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Transport {
+    /// TCP, protocol 6.
+    Tcp,
+    /// UDP, protocol 17.
+    Udp,
+}
+
+impl Transport {
+    /// The IANA protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// The transport with this IANA protocol number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
