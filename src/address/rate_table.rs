@@ -55,10 +55,11 @@ impl RateTable {
         // Another thread can win the race for the same bucket; each round one of them gets on.
         for _ in 0..64 {
             let (slot, seen, full_at) = find(set, tag);
-            let Some(next) = advance(full_at, now, cost, rate.burst) else { return false };
+            let (taken, next) = advance(full_at, now, cost, rate.burst);
             let packed = (tag << TIME_BITS) | next.min(TIME_MASK);
-            if slot.compare_exchange_weak(seen, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                return true;
+            if packed == seen || slot.compare_exchange_weak(seen, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            {
+                return taken;
             }
         }
         false

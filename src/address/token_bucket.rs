@@ -54,23 +54,19 @@ impl TokenBucket {
     /// Takes one token, or says that there is none.
     pub fn take(&mut self, now: Duration, rate: Rate) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        match advance(self.full_at, now, rate.cost(NANOS), rate.burst) {
-            Some(full_at) => {
-                self.full_at = full_at;
-                true
-            }
-            None => false,
-        }
+        let (taken, full_at) = advance(self.full_at, now, rate.cost(NANOS), rate.burst);
+        self.full_at = full_at;
+        taken
     }
 }
 
-/// The next "full again" moment after one event, or `None` where the bucket is empty.
-pub(super) fn advance(full_at: u64, now: u64, cost: u64, burst: NonZeroU32) -> Option<u64> {
-    let depth = cost.saturating_mul(u64::from(burst.get()));
-    // A moment further ahead than the burst allows comes from a larger burst configured before: cut it down.
-    let full_at = full_at.clamp(now, now.saturating_add(depth));
+/// Whether there is a token, and the "full again" moment to keep.
+pub(super) fn advance(full_at: u64, now: u64, cost: u64, burst: NonZeroU32) -> (bool, u64) {
+    let limit = now.saturating_add(cost.saturating_mul(u64::from(burst.get())));
+    // A moment beyond the limit comes from a larger burst or a clock that was ahead: from now on the bucket is empty.
+    let full_at = full_at.clamp(now, limit);
     let next = full_at.saturating_add(cost);
-    (next <= now.saturating_add(depth)).then_some(next)
+    if next <= limit { (true, next) } else { (false, full_at) }
 }
 
 #[cfg(test)]
