@@ -1,3 +1,47 @@
-//! The `nzc` command.
+//! The `nzc` command. Each role is a module with `args::Args` and `run(args) -> Exit`.
 
-fn main() {}
+mod exit;
+mod launch;
+mod output;
+mod stun_server;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use exit::Exit;
+
+/// Network fabric toolkit: STUN and TURN servers, NAT diagnosis, peers.
+#[derive(Debug, Parser)]
+#[command(name = "nzc", version, max_term_width = 100, after_help = HELP)]
+struct Nzc {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const HELP: &str = "\
+Example: serve STUN on one port and look at its health
+  nzc stun-server --listen 127.0.0.1:3478 &
+  nzc stun-server status
+
+Every command has its own --help. Exit codes follow sysexits.h: 0 done, 64 usage, 65 bad data,
+69 unavailable, 70 internal error, 77 permission, 78 configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    StunServer(stun_server::args::Args),
+}
+
+fn main() -> ExitCode {
+    let exit = match Nzc::try_parse() {
+        Ok(Nzc { command }) => match command {
+            Command::StunServer(args) => stun_server::run(args),
+        },
+        Err(error) => {
+            let asked_for_help = !error.use_stderr();
+            // Nothing can be done where nobody reads the message.
+            let _ = error.print();
+            if asked_for_help { Exit::Ok } else { Exit::Usage }
+        }
+    };
+    exit.into()
+}

@@ -5,6 +5,9 @@
 //!
 //! - **F0 [`sansio`]**: what a core without I/O hands to whoever drives it: datagrams to send, deadlines, backoff.
 //! - **F0 [`address`]**: the canonical peer address, the special-purpose registries, prefix groups, token buckets.
+//! - **F1 [`ops`]**: what any daemon needs to be operated, naming no domain: configuration from four layers with the
+//!   origin of each value, logs that never block, metrics, health and heartbeats, the admin listener with its OpenAPI
+//!   description, listening sockets opened or inherited, signals, the service manager.
 //! - **F2 [`transport`]**: bytes between addresses: UDP in batches, TCP listeners, TLS certificates, stream framing.
 //! - **F3 [`protocol`]**: bytes to meaning and back. [`protocol::stun`] is the one codec for STUN and TURN.
 //! - **F4 [`nat`]**: what stands between this host and the others. [`nat::port_map`] asks the router for an open port.
@@ -17,6 +20,7 @@
 
 pub mod address;
 pub mod nat;
+pub mod ops;
 pub mod protocol;
 pub mod sansio;
 pub mod transport;

@@ -1,0 +1,40 @@
+//! How the process ends, in the numbers of sysexits.h.
+
+use std::process::ExitCode;
+
+/// The end of a command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Exit {
+    /// Done.
+    Ok,
+    /// The command line makes no sense.
+    Usage,
+    /// An address, a port or a server cannot be had.
+    Unavailable,
+    /// A mistake of this program.
+    Internal,
+    /// A privilege is missing.
+    Permission,
+    /// The configuration makes no sense.
+    Config,
+}
+
+impl Exit {
+    /// The number the shell sees.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Internal => 70,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

@@ -1,0 +1,456 @@
+//! Configuration: flags over environment over file over defaults, strict about every key, and able to say where each
+//! value came from.
+//!
+//! A set of keys is declared once with [`settings!`](crate::settings); defaults, documentation, the commented example
+//! file and the manual page all come from that declaration. Resolving goes like this:
+//!
+//! 1. [`Sources::gather`] reads the file and the environment and takes the flags.
+//! 2. [`resolve`] reads every key from the strongest source that has it. Values in weaker sources are checked all the
+//!    same, so that a typo does not wait for the day its flag is dropped.
+//! 3. Keys nobody declared are problems, each with its line, column and the name that was probably meant.
+//!
+//! All problems are reported together, not one per start.
+
+mod document;
+mod problem;
+mod value;
+mod yaml;
+
+use std::{
+    collections::BTreeSet,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+pub use document::{example_yaml, listing};
+pub use problem::{Origin, Problem, Problems, nearest};
+pub use value::{REDACTED, Secret, Span, SpanError};
+
+/// The largest configuration or secret file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// One key of a configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// The name in the file; flags and variables derive from it.
+    pub name: &'static str,
+    /// What it means, for a person.
+    pub doc: String,
+    /// Its default.
+    pub default: Value,
+    /// Whether the value is kept out of every output and may come from a file named by a variable.
+    pub secret: bool,
+    /// Whether a change waits for the next start instead of applying on reload.
+    pub restart: bool,
+}
+
+/// A set of keys that can be read from layered sources. [`settings!`](crate::settings) writes the implementation.
+pub trait Settings: Clone + std::fmt::Debug + Send + Sync + Sized + 'static {
+    /// The keys in the order of their declaration.
+    fn keys() -> Vec<Key>;
+    /// Reads every key.
+    fn read(layers: &mut Layers<'_>) -> Self;
+}
+
+impl<A: Settings, B: Settings> Settings for (A, B) {
+    fn keys() -> Vec<Key> {
+        A::keys().into_iter().chain(B::keys()).collect()
+    }
+
+    fn read(layers: &mut Layers<'_>) -> Self {
+        (A::read(layers), B::read(layers))
+    }
+}
+
+/// Declares a set of configuration keys.
+///
+/// `[restart]` after its name marks a key whose change waits for the next start, `[secret]` one whose value is never shown.
+///
+/// ```
+/// fabric::settings! {
+///     /// What a greeter needs.
+///     pub struct Greeter {
+///         /// Whom to greet.
+///         pub name: String = "world".to_owned(),
+///         /// The password of the door.
+///         pub password [secret, restart]: Option<fabric::ops::config::Secret> = None,
+///     }
+/// }
+/// assert_eq!(Greeter::default().name, "world");
+/// ```
+#[macro_export]
+macro_rules! settings {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident {
+        $($(#[doc = $doc:literal])+ $field_vis:vis $field:ident $([$($mark:ident),+])? : $type:ty = $default:expr),* $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        $vis struct $name {
+            $($(#[doc = $doc])+ $field_vis $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $crate::ops::config::Settings for $name {
+            fn keys() -> Vec<$crate::ops::config::Key> {
+                let defaults = Self::default();
+                vec![$($crate::ops::config::key(
+                    stringify!($field), &[$($doc),+], &defaults.$field, &[$($(stringify!($mark)),+)?],
+                )),*]
+            }
+
+            fn read(layers: &mut $crate::ops::config::Layers<'_>) -> Self {
+                let defaults = Self::default();
+                Self { $($field: layers.read(stringify!($field), defaults.$field),)* }
+            }
+        }
+    };
+}
+
+/// Builds a [`Key`]; called by [`settings!`](crate::settings).
+#[must_use]
+pub fn key<T: Serialize>(name: &'static str, doc: &[&str], default: &T, marks: &[&str]) -> Key {
+    let doc = doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n");
+    let default = serde_json::to_value(default).unwrap_or_default();
+    Key { name, doc, default, secret: marks.contains(&"secret"), restart: marks.contains(&"restart") }
+}
+
+/// Everything a configuration can come from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    prefix: String,
+    file: Option<(PathBuf, String)>,
+    environment: Vec<(String, String)>,
+    flags: serde_json::Map<String, Value>,
+}
+
+impl Sources {
+    /// Reads the file at `path`, or at the one `NZC_<ROLE>_CONFIG` names, and picks the role's variables from
+    /// `environment`. `flags` serialises to a map from key to value, null where a flag was not given.
+    ///
+    /// # Errors
+    /// [`Problems`] where the file cannot be read.
+    pub fn gather(
+        role: &str,
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &impl Serialize,
+    ) -> Result<Self, Problems> {
+        let prefix = format!("NZC_{}_", role.to_uppercase().replace('-', "_"));
+        let mut environment: Vec<_> = environment.into_iter().filter(|(name, _)| name.starts_with(&prefix)).collect();
+        environment.sort();
+        let config = format!("{prefix}CONFIG");
+        let from_env = environment.iter().find(|(name, _)| *name == config).map(|(_, path)| PathBuf::from(path));
+        environment.retain(|(name, _)| *name != config);
+        let file = match path.map(Path::to_owned).or(from_env) {
+            Some(path) => match read_text(&path) {
+                Ok(text) => Some((path, text)),
+                Err(message) => {
+                    let origin = Origin::file(&path, None);
+                    return Err(Problems(vec![Problem { origin, message, suggestion: None }]));
+                }
+            },
+            None => None,
+        };
+        let flags = match serde_json::to_value(flags) {
+            Ok(Value::Object(map)) => map.into_iter().filter(|(_, value)| is_given(value)).collect(),
+            _ => serde_json::Map::new(),
+        };
+        Ok(Self { prefix, file, environment, flags })
+    }
+
+    /// The configuration file, where there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|(path, _)| path.as_path())
+    }
+}
+
+fn is_given(flag: &Value) -> bool {
+    !flag.is_null() && flag.as_array().is_none_or(|list| !list.is_empty())
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("is larger than {MAX_FILE} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+}
+
+/// The value of one key, and where it came from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Setting {
+    /// The key.
+    pub key: &'static str,
+    /// The value in force; secrets are redacted.
+    pub value: Value,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Whether a change waits for the next start.
+    pub restart: bool,
+}
+
+/// A configuration that is ready to be used.
+#[derive(Clone, Debug)]
+pub struct Resolved<S> {
+    /// The typed values.
+    pub settings: S,
+    /// Each key with its value and origin.
+    pub listing: Vec<Setting>,
+    /// What deserves a word but is no error: variables with the role's prefix that no key answers to. Service managers
+    /// invent such names, so they cannot be refused.
+    pub warnings: Vec<String>,
+}
+
+impl<S> Resolved<S> {
+    /// A short digest of the values in force, secrets left out: equal digests, equal configuration.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for setting in &self.listing {
+            hash.update(format!("{}={}\n", setting.key, setting.value));
+        }
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The keys whose values differ from those of `other`.
+    #[must_use]
+    pub fn changes(&self, other: &Self) -> Vec<&Setting> {
+        self.listing.iter().filter(|it| other.listing.iter().any(|o| o.key == it.key && o.value != it.value)).collect()
+    }
+}
+
+/// Resolves the keys of `S`; `check` adds what only the owner of the keys can know, such as two keys that contradict
+/// each other. It runs only on values that were read without a problem.
+///
+/// # Errors
+/// Every [`Problem`] that was found.
+pub fn resolve<S: Settings>(sources: &Sources, check: impl FnOnce(&S, &mut Findings)) -> Result<Resolved<S>, Problems> {
+    let keys = S::keys();
+    let mut layers = Layers {
+        sources,
+        keys: &keys,
+        in_file: Vec::new(),
+        listing: Vec::new(),
+        used: BTreeSet::new(),
+        problems: Vec::new(),
+    };
+    layers.open_file();
+    let settings = S::read(&mut layers);
+    layers.refuse_unknown_flags();
+    let warnings = layers.unknown_variables();
+    let Layers { listing, problems, .. } = layers;
+    let mut findings = Findings { listing, problems };
+    if findings.problems.is_empty() {
+        check(&settings, &mut findings);
+    }
+    if findings.problems.is_empty() {
+        Ok(Resolved { settings, listing: findings.listing, warnings })
+    } else {
+        Err(Problems(findings.problems))
+    }
+}
+
+/// Collects what the owner of the keys finds wrong.
+#[derive(Debug)]
+pub struct Findings {
+    listing: Vec<Setting>,
+    problems: Vec<Problem>,
+}
+
+impl Findings {
+    /// Reports that the value of `key` will not do; the place it came from is added.
+    pub fn problem(&mut self, key: &str, message: impl std::fmt::Display) {
+        let setting = self.listing.iter().find(|setting| setting.key == key);
+        let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
+        self.problems.push(Problem { origin, message: format!("`{key}`: {message}"), suggestion: None });
+    }
+}
+
+/// The sources of one resolution, read key by key.
+#[derive(Debug)]
+pub struct Layers<'a> {
+    sources: &'a Sources,
+    keys: &'a [Key],
+    in_file: Vec<String>,
+    listing: Vec<Setting>,
+    used: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Layers<'_> {
+    /// Reads one declared key: `default` unless a source has it.
+    pub fn read<T: DeserializeOwned + Serialize>(&mut self, name: &'static str, default: T) -> T {
+        let mut value = default;
+        let mut origin = Origin::Default;
+        for read in [Self::file_value::<T>, Self::variable_value::<T>, Self::flag_value::<T>] {
+            match read(self, name) {
+                Some(Ok((read, from))) => (value, origin) = (read, from),
+                Some(Err(problem)) => self.problems.push(problem),
+                None => {}
+            }
+        }
+        let key = self.keys.iter().find(|key| key.name == name);
+        let mut shown = serde_json::to_value(&value).unwrap_or_default();
+        if key.is_some_and(|key| key.secret) && !shown.is_null() {
+            shown = Value::from(REDACTED);
+        }
+        self.listing.push(Setting { key: name, value: shown, origin, restart: key.is_some_and(|key| key.restart) });
+        value
+    }
+
+    /// Lists the keys of the file; unknown and repeated ones are problems.
+    fn open_file(&mut self) {
+        let Some((path, text)) = &self.sources.file else { return };
+        match yaml::keys(text) {
+            Ok(keys) => self.in_file = keys,
+            Err(complaint) => {
+                let origin = Origin::file(path, complaint.at);
+                self.problems.push(Problem { origin, message: complaint.message, suggestion: None });
+            }
+        }
+        for (index, name) in self.in_file.iter().enumerate() {
+            let origin = || Origin::file(path, yaml::key_position(text, index));
+            if !self.keys.iter().any(|key| key.name == name) {
+                let message = format!("unknown key `{name}`");
+                let suggestion = nearest(name, self.keys.iter().map(|key| key.name)).map(str::to_owned);
+                self.problems.push(Problem { origin: origin(), message, suggestion });
+            } else if self.in_file.iter().take(index).any(|earlier| earlier == name) {
+                let message = format!("`{name}` is set a second time");
+                self.problems.push(Problem { origin: origin(), message, suggestion: None });
+            }
+        }
+    }
+
+    fn file_value<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<Result<(T, Origin), Problem>> {
+        let (path, text) = self.sources.file.as_ref()?;
+        let index = self.in_file.iter().position(|key| key == name)?;
+        Some(match yaml::value(text, index) {
+            Ok(value) => Ok((value, Origin::file(path, yaml::key_position(text, index)))),
+            Err(complaint) => {
+                // A type that reads a text first and judges it later makes the parser point to the start of the mapping.
+                let key_at = yaml::key_position(text, index);
+                let at = complaint.at.filter(|at| key_at.is_none_or(|key_at| *at >= key_at)).or(key_at);
+                let suggestion = problem::suggestion_in(&complaint.message);
+                let message = complaint.message.strip_prefix(name).unwrap_or(&complaint.message);
+                Err(Problem { origin: Origin::file(path, at), message: named(name, message), suggestion })
+            }
+        })
+    }
+
+    fn variable_value<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<Result<(T, Origin), Problem>> {
+        let variable = format!("{}{}", self.sources.prefix, name.to_uppercase());
+        let key = self.keys.iter().find(|key| key.name == name)?;
+        let find = |wanted: &str| self.sources.environment.iter().find(|(name, _)| name == wanted);
+        let direct = find(&variable);
+        let indirect = find(&format!("{variable}_FILE")).filter(|_| key.secret);
+        let origin = |variable: &str| Origin::Environment { variable: variable.to_owned() };
+        let fail = |variable: &str, message: &str| {
+            let suggestion = problem::suggestion_in(message);
+            Some(Err(Problem { origin: origin(variable), message: named(name, message), suggestion }))
+        };
+        match (direct, indirect) {
+            (Some(_), Some((file, _))) => {
+                self.used.extend([variable.clone(), file.clone()]);
+                fail(&variable, &format!("is set twice, {file} is there as well"))
+            }
+            (Some((_, text)), None) => {
+                self.used.insert(variable.clone());
+                match from_text(text, &key.default) {
+                    Ok(value) => Some(Ok((value, origin(&variable)))),
+                    Err(message) => fail(&variable, &message),
+                }
+            }
+            (None, Some((file, path))) => {
+                self.used.insert(file.clone());
+                let read = read_text(Path::new(path)).map_err(|message| format!("{path} {message}"));
+                match read.and_then(|text| from_text(text.trim_end_matches(['\r', '\n']), &key.default)) {
+                    Ok(value) => Some(Ok((value, origin(file)))),
+                    Err(message) => fail(file, &message),
+                }
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn flag_value<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<Result<(T, Origin), Problem>> {
+        let value = self.sources.flags.get(name)?;
+        let origin = Origin::Flag { flag: flag_name(name) };
+        let default = self.keys.iter().find(|key| key.name == name).map(|key| &key.default)?;
+        let read = match value {
+            Value::String(text) => from_text(text, default),
+            other => serde_json::from_value(other.clone()).map_err(|error| error.to_string()),
+        };
+        Some(match read {
+            Ok(value) => Ok((value, origin)),
+            Err(message) => {
+                let suggestion = problem::suggestion_in(&message);
+                Err(Problem { origin, message: named(name, &message), suggestion })
+            }
+        })
+    }
+
+    /// A flag that no key answers to is a mistake of this program, and must not be silently without effect.
+    fn refuse_unknown_flags(&mut self) {
+        for name in self.sources.flags.keys().filter(|name| !self.keys.iter().any(|key| key.name == **name)) {
+            let origin = Origin::Flag { flag: flag_name(name) };
+            let message = format!("no key `{name}` answers to this flag");
+            self.problems.push(Problem { origin, message, suggestion: None });
+        }
+    }
+
+    fn unknown_variables(&self) -> Vec<String> {
+        let names: Vec<_> =
+            self.keys.iter().map(|key| format!("{}{}", self.sources.prefix, key.name.to_uppercase())).collect();
+        let unknown = self.sources.environment.iter().filter(|(name, _)| !self.used.contains(name));
+        unknown
+            .map(|(name, _)| match nearest(name, names.iter().map(String::as_str)) {
+                Some(meant) => format!("the variable {name} names no key and is ignored, did you mean {meant}?"),
+                None => format!("the variable {name} names no key and is ignored"),
+            })
+            .collect()
+    }
+}
+
+fn flag_name(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+/// Puts the key in front of a message that may begin with the rest of its path, as in `[1]: not an address`.
+fn named(name: &str, message: &str) -> String {
+    match message.split_once(": ") {
+        Some((path, rest)) if path.starts_with(['[', '.']) => format!("`{name}{path}`: {rest}"),
+        _ => format!("`{name}`: {}", message.trim_start_matches(": ")),
+    }
+}
+
+/// Reads the text of a variable. Its shape follows the default: a list is split at commas, a text is taken as it is, and
+/// anything else is read as YAML.
+fn from_text<T: DeserializeOwned>(text: &str, default: &Value) -> Result<T, String> {
+    let plain = || serde_json::from_value(Value::from(text)).map_err(|error| error.to_string());
+    let yaml = || serde_yaml::from_str(text).map_err(|error| error.to_string());
+    match default {
+        Value::Array(_) => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            serde_json::from_value(parts.collect()).or_else(|error| yaml().map_err(|_| error.to_string()))
+        }
+        Value::String(_) => plain(),
+        Value::Null => plain().or_else(|error| yaml().map_err(|_| error)),
+        _ => yaml(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
