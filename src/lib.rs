@@ -8,6 +8,8 @@
 //! - **F1 [`ops`]**: what any daemon needs to be operated, naming no domain: configuration from four layers with the
 //!   origin of each value, logs that never block, metrics, health and heartbeats, the admin listener with its OpenAPI
 //!   description, listening sockets opened or inherited, signals, the service manager.
+//! - **F1 [`netlab`]**: small internets out of network namespaces: homes behind NATs of every kind, for tests and for
+//!   `nzc lab`.
 //! - **F2 [`transport`]**: bytes between addresses: UDP in batches, TCP listeners, TLS certificates, stream framing.
 //! - **F3 [`protocol`]**: bytes to meaning and back. [`protocol::stun`] is the one codec for STUN and TURN.
 //! - **F4 [`nat`]**: what stands between this host and the others. [`nat::port_map`] asks the router for an open port.
@@ -20,6 +22,7 @@
 
 pub mod address;
 pub mod nat;
+pub mod netlab;
 pub mod ops;
 pub mod protocol;
 pub mod sansio;

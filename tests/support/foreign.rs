@@ -22,9 +22,9 @@ impl Needs {
     /// Says what is missing, or `None` where all is there.
     pub(crate) fn missing(self) -> Option<String> {
         match self {
-            Self::Program(name, package) => program(name)
-                .is_none()
-                .then(|| format!("the program {name} is missing (Debian package {package})")),
+            Self::Program(name, package) => {
+                program(name).is_none().then(|| format!("the program {name} is missing (Debian package {package})"))
+            }
             Self::Namespaces => {
                 let made = Command::new("unshare")
                     .args(["-Urn", "true"])
@@ -54,11 +54,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// A trial that runs where everything it needs is there, and is otherwise ignored in plain sight.
-pub(crate) fn trial(
-    name: &str,
-    needs: &[Needs],
-    run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
-) -> Trial {
+pub(crate) fn trial(name: &str, needs: &[Needs], run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
     let Some(missing) = needs.iter().find_map(|need| need.missing()) else {
         return Trial::test(name, run);
     };

@@ -1,0 +1,21 @@
+//! The NAT lab: every kind of router proven by plain sockets, and our tools tried behind each.
+
+#[path = "../support/foreign.rs"]
+mod foreign;
+#[path = "../support/netns.rs"]
+mod netns;
+
+mod builds;
+mod port_mapping;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = libtest_mimic::Arguments::from_args();
+    // Listing needs no lab; where none is allowed, each trial says so.
+    if !arguments.list {
+        let _ = fabric::netlab::sandbox::enter();
+    }
+    let trials = [builds::trials(), port_mapping::trials()].into_iter().flatten().collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
