@@ -108,6 +108,8 @@ attribute_types! {
     OTHER_ADDRESS = 0x802C => "OTHER-ADDRESS";
     /// RFC 8016 section 3.5.
     MOBILITY_TICKET = 0x8030 => "MOBILITY-TICKET";
+    /// Of this project, from the unassigned comprehension-optional range: asks for a packet from a fresh port.
+    DIAL_BACK = 0xC05B => "DIAL-BACK";
 }
 
 impl AttributeType {
@@ -115,6 +117,25 @@ impl AttributeType {
     #[must_use]
     pub const fn is_comprehension_required(self) -> bool {
         self.0 < 0x8000
+    }
+
+    /// Whether the whole value is text.
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::USERNAME | Self::REALM | Self::NONCE | Self::SOFTWARE | Self::ALTERNATE_DOMAIN)
+    }
+
+    /// The most bytes a receiver takes in an attribute of this kind that holds text.
+    ///
+    /// USERNAME stays under 509 bytes (RFC 8489 section 14.3), ALTERNATE-DOMAIN under 256 (section 14.16); REALM, NONCE,
+    /// SOFTWARE and the reason phrase stay under 128 characters, which a receiver may meet as up to 763 bytes.
+    #[must_use]
+    pub const fn text_limit(self) -> usize {
+        match self {
+            Self::USERNAME => 508,
+            Self::ALTERNATE_DOMAIN => 255,
+            _ => 763,
+        }
     }
 }
 

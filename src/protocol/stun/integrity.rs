@@ -13,6 +13,36 @@ use super::{HEADER_LEN, Packet};
 
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 
+/// Which of the two integrity attributes protects a message.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Integrity {
+    /// MESSAGE-INTEGRITY: HMAC-SHA1 (RFC 8489 section 14.5).
+    Sha1,
+    /// MESSAGE-INTEGRITY-SHA256 (RFC 8489 section 14.6).
+    Sha256,
+}
+
+impl Integrity {
+    /// The attribute of `packet` that counts: SHA-256 where it is there, else SHA-1 (RFC 8489 sections 9.1.3, 9.2.4).
+    #[must_use]
+    pub fn of(packet: &Packet<'_>) -> Option<Self> {
+        if packet.message_integrity_sha256().is_some() {
+            Some(Self::Sha256)
+        } else {
+            packet.message_integrity().map(|_| Self::Sha1)
+        }
+    }
+
+    /// Whether this attribute is in `packet` and right under `key`.
+    #[must_use]
+    pub fn verify(self, packet: &Packet<'_>, key: &[u8]) -> bool {
+        match self {
+            Self::Sha1 => verify_sha1(packet, key),
+            Self::Sha256 => verify_sha256(packet, key),
+        }
+    }
+}
+
 /// The long-term key for MD5 (RFC 8489 section 18.5.1.1): MD5 of `username:realm:password`.
 #[must_use]
 pub fn long_term_key_md5(username: &str, realm: &str, password: &str) -> [u8; 16] {

@@ -5,7 +5,10 @@
 //! 1. [`Packet::scan`] checks the header, the exact length and the attribute framing in one pass without copying. It
 //!    refuses repeated integrity attributes and a FINGERPRINT that is not last, and it stops at the integrity
 //!    attribute: what stands after it is not protected and is never seen by the layers above (RFC 8489 section 14.5).
-//! 2. [`integrity`] verifies the HMAC over the raw bytes in constant time.
+//! 2. [`integrity`] verifies the HMAC over the raw bytes in constant time. [`auth`] says which key, and what the error
+//!    reply is where there is none.
+//! 3. [`Message`] is the typed view of what passed, for the control plane. It never sees an integrity attribute or
+//!    anything behind one.
 //!
 //! [`Writer`] encodes into a caller's buffer without allocating. A Binding request has a path of its own,
 //! [`binding`], which is what a server under load runs.
@@ -20,14 +23,21 @@
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
 
+pub mod algorithm;
 pub mod attribute;
+pub mod auth;
 pub mod binding;
+pub mod dial_back;
 pub mod integrity;
+pub mod message;
 pub mod packet;
 pub mod writer;
 
+pub use algorithm::PasswordAlgorithm;
 pub use attribute::AttributeType;
-pub use packet::{Attribute, Packet, ScanError};
+pub use integrity::Integrity;
+pub use message::Message;
+pub use packet::{Attribute, Packet, ScanError, TextError, UnknownRequired};
 pub use writer::{WriteError, Writer};
 
 /// The fixed value in bytes 4 to 8 of every STUN message (RFC 8489 section 5).

@@ -1,4 +1,16 @@
 //! The pre-scan: one pass over a datagram that decides whether it is a STUN message at all.
+//!
+//! What may follow what (RFC 8489 sections 9, 14.5 to 14.7), and what this codec makes of it:
+//!
+//! | after | may follow and counts | may follow and is ignored | refused |
+//! |---|---|---|---|
+//! | MESSAGE-INTEGRITY | MESSAGE-INTEGRITY-SHA256, FINGERPRINT | every other attribute | a second MESSAGE-INTEGRITY |
+//! | MESSAGE-INTEGRITY-SHA256 | FINGERPRINT | every other attribute, the first MESSAGE-INTEGRITY too | a second MESSAGE-INTEGRITY-SHA256 |
+//! | FINGERPRINT | nothing | nothing | anything |
+//!
+//! The specification would have a repeated integrity attribute ignored like any other latecomer. No honest sender
+//! writes one, and decoders are known that spend cubic time on many, so the scan refuses the message instead: whoever
+//! can append an attribute on the path can as well drop the packet, so nothing is lost.
 
 use super::{AttributeType, Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, attribute, split_message_type};
 
@@ -94,6 +106,7 @@ impl<'a> Packet<'a> {
     fn scan_attributes(&mut self) -> Result<(), ScanError> {
         let mut at = HEADER_LEN;
         let mut sealed = false;
+        let mut sha1_seen = false;
         while at < self.bytes.len() {
             if self.fingerprint_at.is_some() {
                 return Err(ScanError::FingerprintNotLast);
@@ -102,10 +115,11 @@ impl<'a> Packet<'a> {
             let length = attribute.value.len();
             match attribute.kind {
                 AttributeType::MESSAGE_INTEGRITY => {
-                    if self.sha1_at.is_some() || length != 20 {
+                    if sha1_seen || length != 20 {
                         return Err(ScanError::BadIntegrity);
                     }
-                    // After SHA-256 the SHA-1 attribute is one of those that must be ignored (section 14.6).
+                    sha1_seen = true;
+                    // After SHA-256 the SHA-1 attribute is one of those that must be ignored (section 9).
                     if self.sha256_at.is_none() {
                         self.sha1_at = Some(at);
                     }
@@ -179,6 +193,33 @@ impl<'a> Packet<'a> {
         self.attributes().find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
     }
 
+    /// The first attribute of this kind as text, within the length RFC 8489 allows a receiver to meet.
+    ///
+    /// `Ok(None)` where the attribute is absent.
+    ///
+    /// # Errors
+    /// [`TextError`] where it is too long or no UTF-8: the sender is at fault, a request deserves a 400.
+    pub fn text(&self, kind: AttributeType) -> Result<Option<&'a str>, TextError> {
+        let Some(value) = self.find(kind) else { return Ok(None) };
+        if value.len() > kind.text_limit() {
+            return Err(TextError::TooLong(kind));
+        }
+        std::str::from_utf8(value).map(Some).map_err(|_| TextError::NotUtf8(kind))
+    }
+
+    /// The comprehension-required attributes that are not in `known`: what a 420 answer lists in UNKNOWN-ATTRIBUTES
+    /// (RFC 8489 section 6.3.1). Attributes behind the integrity attribute do not count.
+    #[must_use]
+    pub fn unknown_required(&self, known: &[AttributeType]) -> UnknownRequired {
+        let mut unknown = UnknownRequired::default();
+        for attribute in self.attributes() {
+            if attribute.kind.is_comprehension_required() && !known.contains(&attribute.kind) {
+                unknown.note(attribute.kind);
+            }
+        }
+        unknown
+    }
+
     /// A MAPPED-ADDRESS style attribute of this kind.
     #[must_use]
     pub fn address(&self, kind: AttributeType) -> Option<std::net::SocketAddr> {
@@ -222,6 +263,60 @@ impl<'a> Packet<'a> {
     pub fn fingerprint(&self) -> Option<(usize, &'a [u8])> {
         let at = self.fingerprint_at?;
         Some((at, attribute_at(self.bytes, at)?.0.value))
+    }
+}
+
+/// Why an attribute that should be text is none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// Longer than a receiver has to take (RFC 8489 sections 14.3, 14.9, 14.10, 14.14).
+    #[error("attribute {:#06x} is longer than the specification allows", .0.0)]
+    TooLong(AttributeType),
+    /// Not UTF-8.
+    #[error("attribute {:#06x} is not UTF-8", .0.0)]
+    NotUtf8(AttributeType),
+}
+
+/// Comprehension-required attributes a receiver does not know, each once, in the order of the message.
+///
+/// It holds the first 32 kinds and leaves further ones out, so that a hostile request costs bounded work and its answer
+/// stays small.
+#[derive(Clone, Copy, Debug)]
+pub struct UnknownRequired {
+    kinds: [AttributeType; Self::CAPACITY],
+    count: usize,
+}
+
+impl UnknownRequired {
+    const CAPACITY: usize = 32;
+
+    /// The kinds.
+    #[must_use]
+    pub fn as_slice(&self) -> &[AttributeType] {
+        self.kinds.get(..self.count).unwrap_or_default()
+    }
+
+    /// Whether everything was known.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn note(&mut self, kind: AttributeType) {
+        if self.as_slice().contains(&kind) {
+            return;
+        }
+        if let Some(slot) = self.kinds.get_mut(self.count) {
+            *slot = kind;
+            self.count = self.count.saturating_add(1);
+        }
+    }
+}
+
+impl Default for UnknownRequired {
+    fn default() -> Self {
+        Self { kinds: [AttributeType(0); Self::CAPACITY], count: 0 }
     }
 }
 

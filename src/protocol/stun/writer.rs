@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    AttributeType, Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, attribute, integrity, message_type,
+    AttributeType, Class, HEADER_LEN, Integrity, MAGIC_COOKIE, Method, TransactionId, attribute, integrity,
+    message_type,
 };
 
 /// The buffer is too small for what was asked.
@@ -77,12 +78,15 @@ impl<'b> Writer<'b> {
         self.address(kind, attribute::xor_address(address, self.transaction))
     }
 
-    /// Appends ERROR-CODE (RFC 8489 section 14.8). `code` is clamped to 300..=699.
+    /// Appends ERROR-CODE (RFC 8489 section 14.8). `code` is clamped to 300..=699 and the reason cut before its 128th
+    /// character.
     ///
     /// # Errors
     /// [`WriteError`] where it does not fit.
     pub fn error_code(&mut self, code: u16, reason: &str) -> Result<&mut Self, WriteError> {
         let code = code.clamp(300, 699);
+        let end = reason.char_indices().nth(127).map_or(reason.len(), |(at, _)| at);
+        let reason = reason.get(..end).unwrap_or_default();
         let value = self.reserve(AttributeType::ERROR_CODE, 4usize.saturating_add(reason.len()))?;
         let (head, text) = value.split_at_mut(4);
         head.copy_from_slice(&[0, 0, (code / 100) as u8, (code % 100) as u8]);
@@ -126,6 +130,17 @@ impl<'b> Writer<'b> {
         Ok(self)
     }
 
+    /// Appends the integrity attribute asked for over everything so far.
+    ///
+    /// # Errors
+    /// [`WriteError`] where it does not fit.
+    pub fn integrity(&mut self, integrity: Integrity, key: &[u8]) -> Result<&mut Self, WriteError> {
+        match integrity {
+            Integrity::Sha1 => self.message_integrity(key),
+            Integrity::Sha256 => self.message_integrity_sha256(key),
+        }
+    }
+
     /// Appends FINGERPRINT, which must be the last attribute.
     ///
     /// # Errors
@@ -136,6 +151,12 @@ impl<'b> Writer<'b> {
         let sum = integrity::fingerprint(self.buffer.get(..covered).ok_or(WriteError)?);
         self.tail(4)?.copy_from_slice(&sum.to_be_bytes());
         Ok(self)
+    }
+
+    /// The transaction ID of the message.
+    #[must_use]
+    pub const fn transaction_id(&self) -> TransactionId {
+        self.transaction
     }
 
     /// The message so far. It is complete after every call: the length field is kept true.
