@@ -9,10 +9,16 @@ pub(crate) enum Exit {
     Ok,
     /// The command line makes no sense.
     Usage,
+    /// Data that was handed in is broken.
+    Data,
+    /// A file that was named cannot be read.
+    NoInput,
     /// An address, a port or a server cannot be had.
     Unavailable,
     /// A mistake of this program.
     Internal,
+    /// A file cannot be created.
+    CannotCreate,
     /// A privilege is missing.
     Permission,
     /// The configuration makes no sense.
@@ -25,8 +31,11 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Usage => 64,
+            Self::Data => 65,
+            Self::NoInput => 66,
             Self::Unavailable => 69,
             Self::Internal => 70,
+            Self::CannotCreate => 73,
             Self::Permission => 77,
             Self::Config => 78,
         }

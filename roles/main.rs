@@ -1,5 +1,6 @@
 //! The `nzc` command. Each role is a module with `args::Args` and `run(args) -> Exit`.
 
+mod audit;
 mod exit;
 mod launch;
 mod output;
@@ -29,12 +30,14 @@ Every command has its own --help. Exit codes follow sysexits.h: 0 done, 64 usage
 #[derive(Debug, Subcommand)]
 enum Command {
     StunServer(stun_server::args::Args),
+    Audit(audit::Args),
 }
 
 fn main() -> ExitCode {
     let exit = match Nzc::try_parse() {
         Ok(Nzc { command }) => match command {
             Command::StunServer(args) => stun_server::run(args),
+            Command::Audit(args) => audit::run(args),
         },
         Err(error) => {
             let asked_for_help = !error.use_stderr();

@@ -50,6 +50,9 @@ pub(crate) struct CommonFlags {
     /// How log records look
     #[arg(long, value_name = "FORMAT", value_parser = ["auto", "text", "json"])]
     log_format: Option<String>,
+    /// Append security events to this hash-chained file
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     /// Keep serving at least this long after a drain was asked for
     #[arg(long, value_name = "TIME")]
     drain_grace: Option<String>,
@@ -71,6 +74,9 @@ fabric::settings! {
         pub(crate) log: String = "info".to_owned(),
         /// How log records look: `text`, `json`, or `auto` for text on a terminal and JSON elsewhere.
         pub(crate) log_format [restart]: LogFormat = LogFormat::Auto,
+        /// The file that security events are appended to, hash-chained; without it they are only counted.
+        /// Rotate it by moving it away and sending HUP; check it with `nzc audit verify`.
+        pub(crate) audit_log [restart]: Option<PathBuf> = None,
         /// How long the process keeps serving after a drain was asked for, so that load balancers can notice.
         pub(crate) drain_grace: Span = Span::from_secs(0),
         /// How long what was begun may take to finish during a drain, after the grace.

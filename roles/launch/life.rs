@@ -9,9 +9,10 @@ use fabric::ops::{
     signals::{Request, Signals},
     systemd,
 };
+use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Daemon, Keys, Loader, Ops};
+use super::{Daemon, FLUSH, Keys, Loader, Ops};
 use crate::exit::Exit;
 
 /// What the life of a daemon refers to.
@@ -45,6 +46,7 @@ impl<D: Daemon> Life<'_, D> {
     async fn drain(mut self, mut daemon: D, mut leaving: bool) -> Exit {
         let (grace, limit) = (self.resolved.settings.0.drain_grace.0, self.resolved.settings.0.drain_timeout.0);
         self.ops.health.set_phase(Phase::Draining);
+        self.ops.audit.record("draining", json!({ "leaving": leaving }));
         tracing::info!(?grace, ?limit, leaving, "draining");
         if leaving {
             systemd::stopping("draining");
@@ -82,6 +84,8 @@ impl<D: Daemon> Life<'_, D> {
             }
         }
         self.ops.health.set_phase(Phase::Stopping);
+        self.ops.audit.record("stopped", json!({}));
+        self.ops.audit.flush(FLUSH);
         tracing::info!("stopping");
         Exit::Ok
     }
@@ -97,9 +101,11 @@ impl<D: Daemon> Life<'_, D> {
             }
             Err(reason) => {
                 tracing::error!("the configuration was not reloaded: {reason}");
+                self.ops.audit.record("config-refused", json!({ "reason": reason }));
                 self.ops.board.config_refused(reason);
             }
         }
+        self.ops.audit.reopen();
         systemd::ready("serving");
     }
 
@@ -109,6 +115,8 @@ impl<D: Daemon> Life<'_, D> {
         self.log.set_filter(&next.settings.0.log).map_err(|error| error.to_string())?;
         let changes = next.changes(&self.resolved);
         let restart: Vec<_> = changes.iter().filter(|it| it.restart).map(|it| it.key.to_owned()).collect();
+        let changed: Vec<_> = changes.iter().map(|it| it.key).collect();
+        self.ops.audit.record("config-reloaded", json!({ "digest": next.digest(), "changed": changed }));
         self.ops.board.config_loaded(sources.file(), next.digest(), restart.clone());
         self.resolved = next;
         Ok(restart)

@@ -15,6 +15,7 @@ use std::{fmt, time::Duration};
 
 use fabric::ops::{
     admin::Admin,
+    audit::{self, Audit},
     config::{self, Findings, Resolved, Settings, Sources},
     health::{Health, Phase},
     listen::{BindError, Listeners},
@@ -24,6 +25,7 @@ use fabric::ops::{
     status::Board,
     systemd,
 };
+use serde_json::json;
 use tokio::sync::mpsc;
 
 pub(crate) use args::{Common, DaemonArgs};
@@ -85,6 +87,8 @@ pub(crate) struct Ops {
     pub(crate) health: Health,
     /// Where its listeners are told.
     pub(crate) board: Board,
+    /// Where its security events go.
+    pub(crate) audit: Audit,
     failed: mpsc::Sender<String>,
 }
 
@@ -182,7 +186,7 @@ pub(crate) fn run<D: Daemon>(args: DaemonArgs, flags: &impl serde::Serialize) ->
 
 fn refuse(args: &DaemonArgs, problems: &config::Problems) -> Exit {
     if args.json && (args.check_config || args.print_config) {
-        output::json(&serde_json::json!({ "ok": false, "problems": problems.0 }));
+        output::json(&json!({ "ok": false, "problems": problems.0 }));
     }
     for problem in &problems.0 {
         output::complain(problem);
@@ -194,7 +198,7 @@ fn refuse(args: &DaemonArgs, problems: &config::Problems) -> Exit {
 
 fn print<S>(args: &DaemonArgs, resolved: &Resolved<S>) -> Exit {
     if args.json {
-        output::json(&serde_json::json!({ "digest": resolved.digest(), "settings": resolved.listing }))
+        output::json(&json!({ "digest": resolved.digest(), "settings": resolved.listing }))
     } else {
         output::data(&config::listing(&resolved.listing))
     }
@@ -205,7 +209,7 @@ fn approve<S>(args: &DaemonArgs, resolved: &Resolved<S>) -> Exit {
         output::complain(warning);
     }
     if args.json {
-        output::json(&serde_json::json!({ "ok": true, "digest": resolved.digest(), "problems": [] }))
+        output::json(&json!({ "ok": true, "digest": resolved.digest(), "problems": [] }))
     } else {
         output::data(&format!("the configuration is sound, digest {}\n", resolved.digest()))
     }
@@ -221,8 +225,18 @@ async fn serve<D: Daemon>(
     let (failed, failures) = mpsc::channel(1);
     let (metrics, health) = (Metrics::new(D::ROLE, VERSION), Health::default());
     log.register(&metrics);
-    let board = Board::new(D::ROLE, VERSION, health.clone(), &metrics);
-    let ops = Ops { metrics, health, board, failed };
+    let audit = match Audit::start(resolved.settings.0.audit_log.as_deref(), &metrics, &health) {
+        Ok(audit) => audit,
+        Err(error) => {
+            tracing::error!("{error}");
+            return match error {
+                audit::OpenError::Foreign(_) => Exit::Data,
+                audit::OpenError::Io { .. } => Exit::CannotCreate,
+            };
+        }
+    };
+    let board = Board::new(D::ROLE, VERSION, health.clone(), audit.clone(), &metrics);
+    let ops = Ops { metrics, health, board, audit, failed };
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
@@ -251,6 +265,7 @@ async fn serve<D: Daemon>(
     tracing::info!(role = D::ROLE, version = VERSION, ?listeners, "serving");
     systemd::ready("serving");
     let _watchdog = Task(tokio::spawn(systemd::feed_watchdog(ops.health.clone())).abort_handle());
+    ops.audit.record("started", json!({ "role": D::ROLE, "version": VERSION, "digest": resolved.digest() }));
     life::Life { loader, log, ops: &ops, resolved, signals, failures }.live(daemon).await
 }
 

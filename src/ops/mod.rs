@@ -6,6 +6,7 @@
 //! - [`signals`] and [`systemd`] connect the process to its operator and its service manager.
 
 pub mod admin;
+pub mod audit;
 pub mod config;
 pub mod health;
 pub mod listen;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    audit::Audit,
     health::{Health, Report},
     metrics::Metrics,
 };
@@ -62,6 +63,8 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// The configuration in force.
     pub configuration: Configuration,
+    /// Number and hash of the last audit record; null without an audit log. Note it elsewhere to prove the log later.
+    pub audit_head: Option<String>,
 }
 
 /// The board the parts of a process write their state on. Cheap to clone; all clones are the same board.
@@ -74,6 +77,7 @@ struct Inner {
     version: String,
     started: Instant,
     health: Health,
+    audit: Audit,
     state: Mutex<(Vec<Listener>, Configuration)>,
     reload_ok: Gauge<i64, AtomicI64>,
     reload_at: Gauge<f64, AtomicU64>,
@@ -82,12 +86,13 @@ struct Inner {
 impl Board {
     /// An empty board; its gauges go to `metrics`.
     #[must_use]
-    pub fn new(role: &str, version: &str, health: Health, metrics: &Metrics) -> Self {
+    pub fn new(role: &str, version: &str, health: Health, audit: Audit, metrics: &Metrics) -> Self {
         let inner = Inner {
             role: role.to_owned(),
             version: version.to_owned(),
             started: Instant::now(),
             health,
+            audit,
             state: Mutex::default(),
             reload_ok: Gauge::default(),
             reload_at: Gauge::default(),
@@ -153,6 +158,7 @@ impl Board {
             health: self.0.health.readiness(),
             listeners,
             configuration,
+            audit_head: self.0.audit.head().map(|head| head.to_string()),
         }
     }
 }
