@@ -68,8 +68,12 @@ impl Source {
     /// The lines that are not tests, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_test_file = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
-        let opens_tests = |pair: &[String]| pair[0].trim() == "#[cfg(test)]" && pair[1].trim().starts_with("mod ");
-        let end = self.lines.windows(2).position(opens_tests).unwrap_or(self.lines.len());
+        let opens_tests = |at: &usize| {
+            let mut after =
+                self.lines[at + 1..].iter().map(|line| line.trim()).skip_while(|line| line.starts_with("#["));
+            self.lines[*at].trim() == "#[cfg(test)]" && after.next().is_some_and(|line| line.starts_with("mod "))
+        };
+        let end = (0..self.lines.len()).find(opens_tests).unwrap_or(self.lines.len());
         let end = if is_test_file { 0 } else { end };
         self.lines.iter().take(end).enumerate().map(|(at, line)| (at + 1, line.as_str()))
     }
