@@ -2,6 +2,7 @@
 
 mod audit;
 mod exit;
+mod lab;
 mod launch;
 mod output;
 mod stun_server;
@@ -30,6 +31,7 @@ Every command has its own --help. Exit codes follow sysexits.h: 0 done, 64 usage
 #[derive(Debug, Subcommand)]
 enum Command {
     StunServer(stun_server::args::Args),
+    Lab(lab::args::Args),
     Audit(audit::Args),
 }
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let exit = match Nzc::try_parse() {
         Ok(Nzc { command }) => match command {
             Command::StunServer(args) => stun_server::run(args),
+            Command::Lab(args) => lab::run(&args),
             Command::Audit(args) => audit::run(args),
         },
         Err(error) => {

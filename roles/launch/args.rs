@@ -23,6 +23,9 @@ pub(crate) struct DaemonArgs {
     /// Print JSON where text is printed otherwise
     #[arg(long, global = true, help_heading = "Configuration")]
     pub(crate) json: bool,
+    /// Print one line of JSON to standard output when everything listens: role, process number and addresses
+    #[arg(long, help_heading = "Operation")]
+    pub(crate) ready_json: bool,
     #[command(flatten)]
     pub(crate) common: CommonFlags,
     #[command(subcommand)]

@@ -264,9 +264,20 @@ async fn serve<D: Daemon>(
         ops.board.status().listeners.iter().map(|it| format!("{} {}", it.transport, it.address)).collect();
     tracing::info!(role = D::ROLE, version = VERSION, ?listeners, "serving");
     systemd::ready("serving");
+    if loader.args.ready_json {
+        announce(&ops.board);
+    }
     let _watchdog = Task(tokio::spawn(systemd::feed_watchdog(ops.health.clone())).abort_handle());
     ops.audit.record("started", json!({ "role": D::ROLE, "version": VERSION, "digest": resolved.digest() }));
     life::Life { loader, log, ops: &ops, resolved, signals, failures }.live(daemon).await
+}
+
+/// Tells whoever started the process where it listens; with port 0 in the configuration nobody else knows.
+fn announce(board: &Board) {
+    let status = board.status();
+    let listen: Vec<_> = status.listeners.iter().map(|it| format!("{}://{}", it.transport, it.address)).collect();
+    let line = serde_json::json!({ "role": status.role, "pid": status.pid, "listen": listen });
+    output::data(&format!("{line}\n"));
 }
 
 fn start_admin(common: &Common, ops: &Ops, listeners: &mut Listeners) -> Result<Option<Admin>, StartError> {

@@ -1,4 +1,5 @@
 //! Child processes of a test: started, waited for until they are ready, and gone when the test ends.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
