@@ -397,11 +397,13 @@ fn inner_link(number: u8, level: usize, router: &Router, carrier: bool, six: boo
     Link { v4, v6 }
 }
 
-/// Lets a namespace pass packets on, without the waits of duplicate address detection.
+/// Lets a namespace pass packets on, without the waits of duplicate address detection, and without rules for packets
+/// that a bridge passes from port to port.
 const FORWARDING: &str = "\
 echo 1 > /proc/sys/net/ipv4/ip_forward
 if [ -e /proc/sys/net/ipv6 ]; then echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; fi
-for file in /proc/sys/net/ipv6/conf/*/accept_dad; do [ -e $file ] && echo 0 > $file; done
+for file in /proc/sys/net/ipv6/conf/*/accept_dad; do [ ! -e $file ] || echo 0 > $file; done
+for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $file ] || echo 0 > $file; done
 ";
 
 /// The lifetimes of the connection table follow the shortest lifetime of the router's translators.

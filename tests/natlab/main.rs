@@ -6,6 +6,8 @@ mod foreign;
 mod netns;
 
 mod builds;
+mod kinds;
+mod measure;
 mod port_mapping;
 
 use std::process::ExitCode;
@@ -16,6 +18,6 @@ fn main() -> ExitCode {
     if !arguments.list {
         let _ = fabric::netlab::sandbox::enter();
     }
-    let trials = [builds::trials(), port_mapping::trials()].into_iter().flatten().collect();
+    let trials = [builds::trials(), kinds::trials(), port_mapping::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
