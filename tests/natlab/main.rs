@@ -4,11 +4,14 @@
 mod foreign;
 #[path = "../support/netns.rs"]
 mod netns;
+#[path = "../support/wire.rs"]
+mod wire;
 
 mod builds;
 mod kinds;
 mod measure;
 mod port_mapping;
+mod wires;
 
 use std::process::ExitCode;
 
@@ -18,6 +21,7 @@ fn main() -> ExitCode {
     if !arguments.list {
         let _ = fabric::netlab::sandbox::enter();
     }
-    let trials = [builds::trials(), kinds::trials(), port_mapping::trials()].into_iter().flatten().collect();
+    let trials =
+        [builds::trials(), kinds::trials(), port_mapping::trials(), wires::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
