@@ -1,3 +1,9 @@
-//! What stands between this host and the others, and what can be done about it.
+//! What stands between this host and its peers: behaviour discovery, and what follows from it.
+//!
+//! - [`behaviour`]: the words, RFC 4787 and RFC 3489, and facts with evidence.
+//! - [`outlook`]: "will it work?", this host against every kind of peer.
+//! - [`port_map`]: asks the router to open ports.
 
+pub mod behaviour;
+pub mod outlook;
 pub mod port_map;
