@@ -9,8 +9,11 @@ mod wire;
 
 mod builds;
 mod kinds;
+mod matrix;
 mod measure;
 mod port_mapping;
+mod punch;
+mod streams;
 mod wires;
 
 use std::process::ExitCode;
@@ -21,7 +24,16 @@ fn main() -> ExitCode {
     if !arguments.list {
         let _ = fabric::netlab::sandbox::enter();
     }
-    let trials =
-        [builds::trials(), kinds::trials(), port_mapping::trials(), wires::trials()].into_iter().flatten().collect();
+    let trials = [
+        builds::trials(),
+        kinds::trials(),
+        matrix::trials(),
+        port_mapping::trials(),
+        streams::trials(),
+        wires::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
