@@ -14,6 +14,9 @@ use super::igd::{IgdFacts, driver as igd};
 use super::survey::{self, Finding, Finished, Route, Step, Survey};
 use super::{GATEWAY_PORT, gateway, natpmp, pcp};
 
+/// The longest a gateway one hop away is given for one answer.
+const LONGEST_EXCHANGE: Duration = Duration::from_secs(1);
+
 /// The address family of a survey. The two are never merged.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Family {
@@ -182,7 +185,7 @@ pub(super) async fn ask(
     let socket = UdpSocket::bind(SocketAddr::new(local, 0)).await?;
     socket.connect(gateway).await?;
     let now = Instant::now();
-    let schedule = Schedule::within(deadline.saturating_duration_since(now));
+    let schedule = Schedule::within(deadline.saturating_duration_since(now).min(LONGEST_EXCHANGE));
     let mut exchange = Exchange::new(now.into_std(), gateway, question, schedule, clock);
     let mut buffer = [0; pcp::MAX_LEN + 1];
     let mut sent_any = false;

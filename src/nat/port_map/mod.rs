@@ -7,6 +7,10 @@
 //! 1. [`gateway`] reads the default route; nobody but the gateway is ever asked or believed.
 //! 2. [`exchange`] carries one PCP or NAT-PMP question, [`epoch`] judges the age the gateway claims.
 //! 3. [`igd`] finds and reads the device description under tight limits and speaks SOAP.
+//! 4. [`mapping`] makes, renews and removes one mapping in any of the three.
+//! 5. [`journal`] remembers every mapping before it is asked for, so that none outlives its maker: in a file for the next
+//!    start, and in a guard process that lives through the maker's death.
+//! 6. [`verify`] says what a granted mapping is worth: granted is not reachable.
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
@@ -15,11 +19,16 @@ pub mod epoch;
 pub mod exchange;
 pub mod gateway;
 pub mod igd;
+pub mod journal;
+pub mod mapping;
 pub mod natpmp;
 pub mod pcp;
 pub mod survey;
+pub mod verify;
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// The longest lease ever asked for, in seconds: what a crash can leave behind at worst.
 pub const MAX_LEASE: u32 = 7200;
@@ -49,7 +58,8 @@ impl fmt::Display for Protocol {
 }
 
 /// The transport of a mapping.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// TCP, protocol 6.
     Tcp,

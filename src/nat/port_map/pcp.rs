@@ -16,6 +16,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::Transport;
 
 /// The version this codec speaks.
@@ -35,7 +37,7 @@ const OPCODE_MAP: u8 = 1;
 const RESPONSE: u8 = 0x80;
 
 /// The 96 bits that make a mapping its owner's (RFC 6887 section 11.2).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Nonce(pub [u8; 12]);
 
 /// The body of a MAP request or response.

@@ -3,11 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::exchange::{Conclusion, Dropped, Reply};
 use super::{Protocol, epoch, igd, natpmp, pcp};
 
 /// The gateway that was asked and the address it was asked from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Route {
     /// The gateway.
     pub gateway: IpAddr,

@@ -170,8 +170,13 @@ impl Found {
     }
 
     fn resolve(self, at: &Endpoint, gateway: IpAddr) -> Description {
-        let base = self.base.and_then(|base| at.join(&base, gateway).ok()).unwrap_or_else(|| at.clone());
         let mut description = Description { device: self.device, ..Description::default() };
+        let base = match self.base.map(|base| at.join(&base, gateway)) {
+            None => at.clone(),
+            Some(Ok(base)) => base,
+            // Everything in such a document is meant to lead elsewhere.
+            Some(Err(_)) => return description,
+        };
         for (kind, url) in self.services {
             let Ok(control) = base.join(&url, gateway) else { continue };
             if let Some(kind) = ConnectionKind::from_service_type(&kind) {

@@ -15,6 +15,8 @@ pub mod ssdp;
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// The largest document accepted from a gateway, in bytes.
 pub const MAX_DOCUMENT: usize = 64 * 1024;
 
@@ -66,7 +68,8 @@ pub struct Device {
 }
 
 /// A WAN connection service.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Connection {
     /// Its kind.
     pub kind: ConnectionKind,
@@ -75,7 +78,8 @@ pub struct Connection {
 }
 
 /// The services that make port mappings.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ConnectionKind {
     /// `WANIPConnection:1`.
     Ip1,
@@ -113,7 +117,8 @@ pub struct PinholePolicy {
 }
 
 /// A place at the gateway: its address is never part of what a document may choose.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// The TCP port.
     pub port: u16,
