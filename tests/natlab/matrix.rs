@@ -1,7 +1,8 @@
-//! Which technique two raw-socket punchers need for each pair of kinds: the table of the field, measured.
+//! The outlook (`nat::outlook`) against two raw-socket punchers: what each pair of kinds takes, measured.
 
 use std::fmt::Write as _;
 
+use fabric::nat::outlook::{Front, Strategy, meet};
 use fabric::netlab::kind::Kind;
 use fabric::netlab::world::{BuiltHome, Home, Plan, World};
 use libtest_mimic::{Failed, Trial};
@@ -10,70 +11,34 @@ use rand::rngs::StdRng;
 
 use crate::foreign::{Needs, trial};
 use crate::measure::Servers;
-use crate::punch::{birthday, blocks, plain, predicted};
+use crate::punch::{birthday, blocks, direct, plain, predicted};
 
-/// What it takes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Takes {
-    /// Plain simultaneous open.
-    Plain,
-    /// Prediction of the next port.
-    Prediction,
-    /// Many sockets against many probes.
-    Birthday,
-    /// Nothing works; a relay.
-    Relay,
-}
-
-/// The kinds in the order of the table.
-const ORDER: [&str; 9] = [
-    "open",
-    "firewall",
-    "full-cone",
-    "address-restricted",
-    "port-restricted",
-    "address-dependent",
-    "symmetric-sequential",
-    "symmetric",
-    "udp-blocked",
-];
-
-/// The table; rows and columns in the order of [`ORDER`].
-const TABLE: [&str; 9] = [
-    "PPPPPPPPR",
-    "PPPPPBSBR",
-    "PPPPPPPPR",
-    "PPPPPPPPR",
-    "PPPPPBSBR",
-    "PBPPBRRRR",
-    "PSPPSRSRR",
-    "PBPPBRRRR",
-    "RRRRRRRRR",
+/// The fronts of the outlook and the kinds of the lab that stand for them.
+const FRONTS: [(Front, &str); 9] = [
+    (Front::Open, "open"),
+    (Front::Firewall, "firewall"),
+    (Front::FullCone, "full-cone"),
+    (Front::Restricted, "address-restricted"),
+    (Front::PortRestricted, "port-restricted"),
+    (Front::AddressDependent, "address-dependent"),
+    (Front::Sequential, "symmetric-sequential"),
+    (Front::Random, "symmetric"),
+    (Front::Blocked, "udp-blocked"),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let lab = &[Needs::Namespaces];
-    let mut trials = vec![trial("the_table_of_pairs_is_symmetric", &[], || {
-        for (row, line) in TABLE.iter().enumerate() {
-            for (column, letter) in line.chars().enumerate() {
-                assert_eq!(TABLE[column].chars().nth(row), Some(letter), "{} and {}", ORDER[row], ORDER[column]);
-            }
-        }
-        Ok(())
-    })];
-    for (row, first) in ORDER.iter().enumerate() {
-        for (second, letter) in ORDER.iter().zip(TABLE[row].chars()).skip(row) {
-            let takes = match letter {
-                'P' => Takes::Plain,
-                'S' => Takes::Prediction,
-                'B' => Takes::Birthday,
-                _ => Takes::Relay,
-            };
-            trials.push(trial(&format!("pair_{first}_with_{second}_takes_{takes:?}").to_lowercase(), lab, move || {
-                pair(first, second, takes)
-            }));
+    let mut trials = Vec::new();
+    for (row, (front, kind)) in FRONTS.into_iter().enumerate() {
+        for (other_front, other_kind) in FRONTS.into_iter().skip(row) {
+            let name = format!("pair_{kind}_with_{other_kind}_takes_what_the_outlook_says");
+            trials.push(trial(&name, lab, move || pair(kind, other_kind, meet(front, other_front, None))));
         }
     }
+    trials.push(trial("every_front_of_the_outlook_is_measured", &[], || {
+        assert_eq!(FRONTS.map(|(front, _)| front), Front::ALL);
+        Ok(())
+    }));
     trials.push(trial("steps_of_two_and_of_256_can_be_predicted", lab, steps));
     trials.push(trial("two_sequential_nats_meet_at_the_sum_of_their_drifts", lab, drifts));
     trials.push(trial("two_random_nats_with_small_port_blocks_can_be_punched", lab, port_blocks));
@@ -90,20 +55,22 @@ fn two(world: &World) -> Result<[&BuiltHome; 2], Failed> {
     Ok([a, b])
 }
 
-fn pair(first: &str, second: &str, expected: Takes) -> Result<(), Failed> {
+fn pair(first: &str, second: &str, expected: Strategy) -> Result<(), Failed> {
     let world = worlds(first, second)?;
     let [a, b] = two(&world)?;
     let servers = Servers::open(&world, false);
     let mut rng = StdRng::seed_from_u64(0x9a17);
     // In order of their cost; the first that works is what the pair takes.
-    let measured = if plain(a, b, &servers).is_some() {
-        Takes::Plain
+    let measured = if direct(a, b) || direct(b, a) {
+        Strategy::Direct
+    } else if plain(a, b, &servers).is_some() {
+        Strategy::Punch
     } else if predicted(a, b, &servers, [0, 0]).is_some() {
-        Takes::Prediction
+        Strategy::PunchPredicted
     } else if birthday(a, b, &servers, &mut rng).is_some() {
-        Takes::Birthday
+        Strategy::PunchBirthday
     } else {
-        Takes::Relay
+        Strategy::Relay
     };
     assert_eq!(measured, expected, "{first} with {second}");
     Ok(())
@@ -140,6 +107,7 @@ fn port_blocks() -> Result<(), Failed> {
     let [a, b] = two(&world)?;
     let servers = Servers::open(&world, false);
     let mut rng = StdRng::seed_from_u64(0xb10c);
+    assert_eq!(meet(Front::Random, Front::Random, Some(512)), Strategy::PunchBirthday);
     for _ in 0..3 {
         assert!(blocks(a, b, &servers, &mut rng).is_some());
     }

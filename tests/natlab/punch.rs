@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
-use crate::measure::{Servers, host_socket, seen};
+use crate::measure::{Servers, carried, host_socket, seen};
 
 /// How long the two sides keep trying before the attempt has failed.
 const ATTEMPT: Duration = Duration::from_millis(300);
@@ -113,6 +113,14 @@ fn known(home: &BuiltHome, servers: &Servers) -> Option<(UdpSocket, SocketAddr)>
     let socket = host_socket(home, false);
     let outside = seen(&socket, &servers.home)?;
     Some((socket, outside))
+}
+
+/// One side writes to the other's own address; the other has sent nothing before and answers.
+pub(crate) fn direct(writer: &BuiltHome, listener: &BuiltHome) -> bool {
+    let (from, to) = (host_socket(writer, false), host_socket(listener, false));
+    let Ok(address) = to.local_addr() else { return false };
+    let Some(seen_as) = carried(&from, address, &to) else { return false };
+    carried(&to, seen_as, &from) == Some(address)
 }
 
 /// Simultaneous open towards the endpoints that a server saw.
