@@ -3,7 +3,9 @@
 //! - [`behaviour`]: the words, RFC 4787 and RFC 3489, and facts with evidence.
 //! - [`outlook`]: "will it work?", this host against every kind of peer.
 //! - [`port_map`]: asks the router to open ports.
+//! - [`stream`]: the same questions for TCP.
 
 pub mod behaviour;
 pub mod outlook;
 pub mod port_map;
+pub mod stream;
