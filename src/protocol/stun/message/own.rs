@@ -154,7 +154,7 @@ pub struct ErrorCode {
 impl ErrorCode {
     fn from_value(value: &[u8]) -> Option<Self> {
         let (head, reason) = value.split_first_chunk::<4>()?;
-        Some(Self { code: code_of(head[2], head[3])?, reason: reason_of(reason)? })
+        Some(Self { code: code_of(head[2], head[3])?, reason: reason_of(reason) })
     }
 
     fn to_value(&self) -> Vec<u8> {
@@ -177,7 +177,7 @@ pub struct AddressErrorCode {
 impl AddressErrorCode {
     fn from_value(value: &[u8]) -> Option<Self> {
         let (head, reason) = value.split_first_chunk::<4>()?;
-        Some(Self { family: head[0], code: code_of(head[2], head[3])?, reason: reason_of(reason)? })
+        Some(Self { family: head[0], code: code_of(head[2], head[3])?, reason: reason_of(reason) })
     }
 
     fn to_value(&self) -> Vec<u8> {
@@ -201,8 +201,8 @@ fn class_and_number(code: u16) -> [u8; 2] {
 }
 
 /// The reason phrase, which informs and decides nothing: bytes that are not UTF-8 are replaced.
-fn reason_of(bytes: &[u8]) -> Option<String> {
-    (bytes.len() <= 763).then(|| String::from_utf8_lossy(bytes).into_owned())
+fn reason_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// REQUESTED-ADDRESS-FAMILY (RFC 8656 section 18.6), any family: one that is not served is worth a 440 answer.
