@@ -162,10 +162,12 @@ impl Listeners {
             }
             group.push(socket);
         } else {
-            let alone = open(Transport::Udp, address, false).map_err(fail)?;
-            let bound = alone.local_addr().map_err(fail)?.as_socket().unwrap_or(address);
-            drop(alone);
-            for _ in 0..count {
+            // Bound alone, which fails where anybody else is, and shared only after that.
+            let first = open(Transport::Udp, address, false).map_err(fail)?;
+            first.set_reuse_port(true).map_err(fail)?;
+            let bound = first.local_addr().map_err(fail)?.as_socket().unwrap_or(address);
+            group.push(first);
+            for _ in 1..count {
                 group.push(open(Transport::Udp, bound, true).map_err(fail)?);
             }
         }

@@ -7,6 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 pub struct LocalSlot(usize);
 
 impl LocalSlot {
+    /// The slot at this place.
+    #[must_use]
+    pub const fn new(index: usize) -> Self {
+        Self(index)
+    }
+
     /// Its place, counted from zero.
     #[must_use]
     pub const fn index(self) -> usize {
@@ -61,14 +67,14 @@ impl Endpoints {
         let mut number = 0;
         corners.map(|address| {
             let slot = self.push(address, Some(number));
-            number = number.wrapping_add(1);
+            number += 1;
             slot
         })
     }
 
     fn push(&mut self, address: SocketAddr, corner: Option<usize>) -> LocalSlot {
         self.endpoints.push(Endpoint { address, corner });
-        LocalSlot(self.endpoints.len().wrapping_sub(1))
+        LocalSlot(self.endpoints.len() - 1)
     }
 
     /// All addresses, in the order they were added.
@@ -82,12 +88,18 @@ impl Endpoints {
         Some(self.endpoints.get(slot.0)?.address)
     }
 
+    /// Whether there is a group.
+    #[must_use]
+    pub fn has_groups(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.corner.is_some())
+    }
+
     /// The slot seen from this one with the IP address, the port or both exchanged, or `None` for a single address.
     #[must_use]
     pub fn flipped(&self, slot: LocalSlot, flip: Flip) -> Option<LocalSlot> {
         let corner = self.endpoints.get(slot.0)?.corner?;
         let other = corner ^ (usize::from(flip.port) | usize::from(flip.ip) << 1);
-        Some(LocalSlot(slot.0.wrapping_sub(corner).wrapping_add(other)))
+        Some(LocalSlot(slot.0 - corner + other))
     }
 
     /// Whether a packet with this source comes from one of our own sockets. `local` is the address it was sent to; for a

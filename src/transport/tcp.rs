@@ -6,34 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::address::peer_addr::canonical_ip;
 use crate::address::{Prefix, prefix};
 
-/// Connections the kernel keeps until they are accepted.
-const BACKLOG: i32 = 1024;
-
 /// The first pause after the system had no descriptor left, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-
-/// Opens a listener. An IPv6 wildcard takes IPv6 only, so that both families can be bound side by side.
-///
-/// # Errors
-/// What the system says, most often that the address is in use, not there or privileged.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Allows a restart while connections of the former process linger; two live listeners still exclude each other.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
 /// A listener's accept loop, one connection at a time.
 #[derive(Debug)]
@@ -229,12 +208,5 @@ mod tests {
         }
         assert_eq!(caps.open(), 0);
         assert!(caps.lock().by_prefix.is_empty());
-    }
-
-    #[tokio::test]
-    async fn two_listeners_never_share_a_port() {
-        let first = listen("127.0.0.1:0".parse().expect("address")).expect("listener");
-        let taken = first.local_addr().expect("address");
-        assert_eq!(listen(taken).expect_err("the port is taken").kind(), io::ErrorKind::AddrInUse);
     }
 }

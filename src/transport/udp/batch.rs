@@ -412,11 +412,12 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
-    use crate::transport::udp::{SocketOptions, bind_group};
+    use crate::transport::udp::{SocketBuffers, prepare};
 
     fn socket(address: &str) -> UdpSocket {
-        let address = address.parse().expect("address");
-        bind_group(address, 1, SocketOptions::default()).expect("socket").remove(0)
+        let socket = UdpSocket::bind(address).expect("socket");
+        prepare(&socket, SocketBuffers::default()).expect("prepared");
+        socket
     }
 
     fn wait(socket: &UdpSocket) {

@@ -8,11 +8,11 @@
 //! 3. For each datagram the worker writes an answer into [`SendBatch::space`] and calls [`SendBatch::push`].
 //! 4. [`SendBatch::flush`] sends them all in one `sendmmsg`.
 //!
-//! Several workers share an address through `SO_REUSEPORT` ([`bind_group`]); the kernel spreads flows over them.
-//! This floor needs Linux.
+//! Sockets come from [`crate::ops::listen`], several for one address through `SO_REUSEPORT`, over which the kernel spreads
+//! flows; [`prepare`] sets them up. This floor needs Linux.
 
 mod batch;
 mod socket;
 
 pub use batch::{Readiness, Received, RecvBatch, SendBatch, Sent, wait_readable};
-pub use socket::{SocketOptions, bind_group};
+pub use socket::{SocketBuffers, prepare};
