@@ -41,4 +41,4 @@ pub use endpoint::{Endpoints, Flip, LocalSlot};
 pub use guard::{Guard, Limits};
 pub use plan::{PlanError, Site, plan};
 pub use service::{Arrival, Decision, DialOrder, DropReason, Moment, Reply, Service, Transport};
-pub use settings::Settings;
+pub use settings::{Credentials, Settings};

@@ -12,8 +12,10 @@ use super::reply::{Body, BodyError, Origins, fair_length};
 use super::settings::Settings;
 use crate::address::peer_addr::on_the_wire;
 use crate::address::special::can_be_answered;
+use crate::protocol::stun::auth::{Session, Verdict};
+use crate::protocol::stun::dial_back::{DialBack, DialTransport};
 use crate::protocol::stun::{
-    AttributeType, Class, Method, Packet, ScanError, WriteError, Writer, binding, integrity,
+    AttributeType, Class, Integrity, Method, Packet, ScanError, WriteError, Writer, binding, integrity,
 };
 
 /// What a message came over.
@@ -151,8 +153,27 @@ pub struct Service {
     dials: Arc<Guard>,
 }
 
-/// The most names in the list of a 420.
-const UNKNOWN_LIST: usize = 16;
+/// The attributes of the STUN base that a request may carry, whether or not there is a use for them (RFC 8489 section
+/// 6.3.1), and those of RFC 5780, which count only where there are alternates.
+const KNOWN: &[AttributeType] = &[
+    AttributeType::MAPPED_ADDRESS,
+    AttributeType::USERNAME,
+    AttributeType::MESSAGE_INTEGRITY,
+    AttributeType::ERROR_CODE,
+    AttributeType::UNKNOWN_ATTRIBUTES,
+    AttributeType::REALM,
+    AttributeType::NONCE,
+    AttributeType::MESSAGE_INTEGRITY_SHA256,
+    AttributeType::PASSWORD_ALGORITHM,
+    AttributeType::USERHASH,
+    AttributeType::XOR_MAPPED_ADDRESS,
+    AttributeType::CHANGE_REQUEST,
+    AttributeType::RESPONSE_PORT,
+    AttributeType::PADDING,
+];
+
+/// How many of [`KNOWN`] belong to RFC 5780.
+const OF_RFC5780: usize = 3;
 
 /// The lowest port a client may have called back: below are the services of a host, which are none of the caller's.
 const LOWEST_DIAL_PORT: u16 = 1024;
@@ -224,9 +245,18 @@ impl Service {
         if !integrity::fingerprint_is_sound(&packet) {
             return Err(DropReason::Fingerprint);
         }
-        let exchange = Exchange { service: self, settings, now, arrival, source, packet };
-        let (mut reply, length) = exchange.answer(out)?;
-        reply.length = length;
+        let mut exchange = Exchange { service: self, settings, now, arrival, source, packet, session: None };
+        let reply = match settings.credentials.judge(&packet, source, now.wall) {
+            None => exchange.answer(out)?,
+            Some(Verdict::Accepted(session)) => {
+                exchange.session = Some(session);
+                exchange.answer(out)?
+            }
+            Some(Verdict::Refused(refusal)) => {
+                exchange.refuse(out, refusal.code(), |writer| refusal.write_attributes(writer))?
+            }
+            Some(Verdict::Discarded) => return Err(DropReason::Malformed),
+        };
         self.check_caps(settings, now, arrival, source)?;
         Ok(reply)
     }
@@ -306,6 +336,8 @@ struct Exchange<'a> {
     arrival: &'a Arrival,
     source: SocketAddr,
     packet: Packet<'a>,
+    /// Who asked, where credentials are asked for.
+    session: Option<Session>,
 }
 
 /// What the attributes of RFC 5780 ask for.
@@ -316,20 +348,20 @@ struct Wishes {
 }
 
 impl Exchange<'_> {
-    fn answer(&self, out: &mut [u8]) -> Result<(Reply, usize), DropReason> {
-        let mut unknown = [AttributeType(0); UNKNOWN_LIST];
-        let unknown = self.unknown_attributes(&mut unknown);
+    fn answer(&self, out: &mut [u8]) -> Result<Reply, DropReason> {
+        let known = if self.knows_rfc5780() { KNOWN } else { &KNOWN[..KNOWN.len() - OF_RFC5780] };
+        let unknown = self.packet.unknown_required(known);
         if !unknown.is_empty() {
-            return self.refuse(out, 420, |writer| writer.unknown_attributes(unknown).map(|_| ()));
+            return self.refuse_with(out, 420, |writer| writer.unknown_attributes(unknown.as_slice()).map(|_| ()));
         }
         if let Some(server) = self.settings.alternate_server(self.source) {
             let attribute = AttributeType::ALTERNATE_SERVER;
-            return self.refuse(out, 300, |writer| writer.address(attribute, server).map(|_| ()));
+            return self.refuse_with(out, 300, |writer| writer.address(attribute, server).map(|_| ()));
         }
-        let Some(wishes) = self.wishes() else { return self.refuse(out, 400, |_| Ok(())) };
+        let Some(wishes) = self.wishes() else { return self.refuse_with(out, 400, |_| Ok(())) };
         let (offer, dial) = match self.dial_back() {
             Ok(dial) => dial,
-            Err(code) => return self.refuse(out, code, |_| Ok(())),
+            Err(code) => return self.refuse_with(out, code, |_| Ok(())),
         };
         let endpoints = &self.service.endpoints;
         let other = endpoints.flipped(self.arrival.slot, Flip::BOTH).and_then(|slot| endpoints.address(slot));
@@ -352,76 +384,55 @@ impl Exchange<'_> {
         let length = self.finish(writer)?;
         let to = SocketAddr::new(self.arrival.source.ip(), wishes.port);
         let to = if wishes.port == self.arrival.source.port() { self.arrival.source } else { to };
-        Ok((Reply { from: wishes.from, to, length, error: None, dial }, length))
+        Ok(Reply { from: wishes.from, to, length, error: None, dial })
     }
 
     fn start<'b>(&self, out: &'b mut [u8], class: Class) -> Result<Writer<'b>, DropReason> {
         Writer::new(out, class, Method::BINDING, self.packet.transaction_id()).map_err(no_room)
     }
 
-    /// Adds what the end of the answer must carry: FINGERPRINT exactly where the request had it.
+    /// Adds what the end of the answer must carry: proof where the request brought some, and FINGERPRINT exactly where it
+    /// had it.
     fn finish(&self, mut writer: Writer<'_>) -> Result<usize, DropReason> {
+        if let Some(session) = &self.session {
+            session.seal(&mut writer).map_err(no_room)?;
+        }
         if self.packet.fingerprint().is_some() {
             writer.fingerprint().map_err(no_room)?;
         }
         Ok(writer.finish())
     }
 
-    /// Answers with an error from where the request came in.
-    fn refuse(
+    /// Answers with an error code and what belongs to it.
+    fn refuse_with(
         &self,
         out: &mut [u8],
         code: u16,
         more: impl FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
-    ) -> Result<(Reply, usize), DropReason> {
+    ) -> Result<Reply, DropReason> {
+        self.refuse(out, code, |writer| {
+            writer.error_code(code, "")?;
+            more(writer)
+        })
+    }
+
+    /// Answers with an error whose attributes the caller writes, from where the request came in.
+    fn refuse(
+        &self,
+        out: &mut [u8],
+        code: u16,
+        attributes: impl FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
+    ) -> Result<Reply, DropReason> {
         let mut writer = self.start(out, Class::Error)?;
-        writer.error_code(code, "").map_err(no_room)?;
-        more(&mut writer).map_err(no_room)?;
+        attributes(&mut writer).map_err(no_room)?;
         let length = self.finish(writer)?;
-        let reply = Reply { from: self.arrival.slot, to: self.arrival.source, length, error: Some(code), dial: None };
-        Ok((reply, length))
+        Ok(Reply { from: self.arrival.slot, to: self.arrival.source, length, error: Some(code), dial: None })
     }
 
     /// Whether the attributes of RFC 5780 mean anything here: on UDP sockets that have alternates.
     fn knows_rfc5780(&self) -> bool {
         let group = self.service.endpoints.flipped(self.arrival.slot, Flip::NEITHER);
         self.arrival.transport == Transport::Udp && group.is_some()
-    }
-
-    fn unknown_attributes<'l>(&self, list: &'l mut [AttributeType; UNKNOWN_LIST]) -> &'l [AttributeType] {
-        let mut count = 0;
-        for attribute in self.packet.attributes() {
-            let kind = attribute.kind;
-            let seen = list.iter().take(count).any(|listed| *listed == kind);
-            if seen || !kind.is_comprehension_required() || self.understands(kind) {
-                continue;
-            }
-            let Some(slot) = list.get_mut(count) else { break };
-            *slot = kind;
-            count += 1;
-        }
-        list.get(..count).unwrap_or_default()
-    }
-
-    /// The attributes of the STUN base, even where a request has no use for them (RFC 8489 section 6.3).
-    fn understands(&self, kind: AttributeType) -> bool {
-        match kind {
-            AttributeType::MAPPED_ADDRESS
-            | AttributeType::USERNAME
-            | AttributeType::MESSAGE_INTEGRITY
-            | AttributeType::ERROR_CODE
-            | AttributeType::UNKNOWN_ATTRIBUTES
-            | AttributeType::REALM
-            | AttributeType::NONCE
-            | AttributeType::MESSAGE_INTEGRITY_SHA256
-            | AttributeType::PASSWORD_ALGORITHM
-            | AttributeType::USERHASH
-            | AttributeType::XOR_MAPPED_ADDRESS => true,
-            AttributeType::CHANGE_REQUEST | AttributeType::RESPONSE_PORT | AttributeType::PADDING => {
-                self.knows_rfc5780()
-            }
-            _ => false,
-        }
     }
 
     /// What the request wishes, or `None` where the wishes are malformed or contradict each other (400).
@@ -458,8 +469,13 @@ impl Exchange<'_> {
     }
 
     fn tail_length(&self, offer: bool) -> usize {
+        let proof = match self.session.as_ref().map(|session| session.integrity) {
+            None => 0,
+            Some(Integrity::Sha1) => 24,
+            Some(Integrity::Sha256) => 36,
+        };
         let fingerprint = if self.packet.fingerprint().is_some() { 8 } else { 0 };
-        fingerprint + if offer { 4 } else { 0 }
+        proof + fingerprint + if offer { 4 } else { 0 }
     }
 
     /// Whether the answer offers to call back, and whom to call. An error is the code to refuse with.
@@ -473,8 +489,7 @@ impl Exchange<'_> {
             Some(DialBack::Offer) => Ok((true, None)),
             Some(DialBack::Ask { transport, port, nonce }) => {
                 let limits = super::guard::Limits { per_host: Some(rate), per_site: None };
-                if port < LOWEST_DIAL_PORT
-                    || !self.service.dials.admits(self.source.ip(), self.now.monotonic, &limits)
+                if port < LOWEST_DIAL_PORT || !self.service.dials.admits(self.source.ip(), self.now.monotonic, &limits)
                 {
                     return Err(403);
                 }

@@ -1,13 +1,44 @@
 //! What an operator can choose about the answers. All of it can change while the server runs.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::guard::Limits;
 use crate::address::Rate;
+use crate::protocol::stun::Packet;
+use crate::protocol::stun::auth::{Accounts, LongTermServer, Verdict, short_term};
+
+/// Who may ask (RFC 8489 section 9).
+#[derive(Clone, Debug, Default)]
+pub enum Credentials {
+    /// Everybody.
+    #[default]
+    None,
+    /// Whoever signs with a password exchanged elsewhere.
+    ShortTerm(Arc<Accounts>),
+    /// Whoever answers a challenge with the password of an account.
+    LongTerm(Arc<LongTermServer>, Arc<Accounts>),
+}
+
+impl Credentials {
+    /// Judges a request; `None` where everybody may ask.
+    pub(super) fn judge(&self, request: &Packet<'_>, client: SocketAddr, now: SystemTime) -> Option<Verdict<'_>> {
+        match self {
+            Self::None => None,
+            Self::ShortTerm(accounts) => Some(short_term(request, |claim, kind| accounts.find(claim, kind))),
+            Self::LongTerm(server, accounts) => {
+                Some(server.judge(request, client, now, |claim, kind| accounts.find(claim, kind)))
+            }
+        }
+    }
+}
 
 /// How a server answers.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Who may ask.
+    pub credentials: Credentials,
     /// Caps on replies over UDP.
     pub limits: Limits,
     /// Answers clients of RFC 3489, which send no magic cookie, over UDP.
@@ -27,6 +58,11 @@ impl Settings {
     /// How often one host may be called back: once a second, sixteen times at once, which is one full diagnosis.
     pub const DIAL_BACK_RATE: Rate = Rate::new(1, 16);
 
+    /// Whether a request without attributes from here is answered with nothing but its address.
+    pub(super) const fn is_plain(&self, source: SocketAddr) -> bool {
+        matches!(self.credentials, Credentials::None) && self.alternate_server(source).is_none()
+    }
+
     /// Where clients of this family are sent instead.
     #[must_use]
     pub const fn alternate_server(&self, source: SocketAddr) -> Option<SocketAddr> {
@@ -37,6 +73,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            credentials: Credentials::None,
             limits: Limits::default(),
             rfc3489: false,
             strict_amplification: false,

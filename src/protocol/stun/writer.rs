@@ -49,6 +49,15 @@ impl<'b> Writer<'b> {
         Ok(self)
     }
 
+    /// Appends an attribute of `length` zero bytes, such as PADDING (RFC 5780 section 7.6).
+    ///
+    /// # Errors
+    /// [`WriteError`] where it does not fit.
+    pub fn zeroes(&mut self, kind: AttributeType, length: usize) -> Result<&mut Self, WriteError> {
+        self.reserve(kind, length)?;
+        Ok(self)
+    }
+
     /// Appends a MAPPED-ADDRESS style attribute.
     ///
     /// # Errors

@@ -153,11 +153,7 @@ impl Talk<'_> {
     }
 
     /// Answers every whole message and says whether there was one.
-    async fn answer_all(
-        &self,
-        stream: &mut (impl AsyncWrite + Unpin),
-        frames: &mut Frames,
-    ) -> Result<bool, Counter> {
+    async fn answer_all(&self, stream: &mut (impl AsyncWrite + Unpin), frames: &mut Frames) -> Result<bool, Counter> {
         let mut answered = false;
         loop {
             let frame = frames.next().map_err(|_| Counter::EndProtocol)?;

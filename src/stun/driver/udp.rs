@@ -11,7 +11,7 @@ use super::Shared;
 use crate::ops::health::{BEAT, Heartbeat};
 use crate::stun::counters::{Counter, Tally};
 use crate::stun::endpoint::LocalSlot;
-use crate::stun::service::{Arrival, Decision, Transport};
+use crate::stun::service::{Arrival, Decision, Reply, Transport};
 use crate::transport::udp::{RecvBatch, SendBatch, wait_readable};
 
 /// Datagrams in one system call. Beyond this a call costs no less for each datagram, and the first waits for the last.
@@ -158,23 +158,9 @@ impl<'s> Desk<'s> {
             if reply.from == slot {
                 answers.push(reply.length, reply.to, local);
             } else {
-                self.push_elsewhere(slot, &reply);
+                push_elsewhere(&mut self.answers, slot, &reply);
             }
         }
-    }
-
-    /// Moves an answer to the batch of the socket it is to leave from. Only RFC 5780 asks for it.
-    fn push_elsewhere(&mut self, written: LocalSlot, reply: &crate::stun::service::Reply) {
-        let [Some(here), Some(there)] =
-            self.answers.get_disjoint_mut([written.index(), reply.from.index()]).map_or([None, None], |both| both.map(Some))
-        else {
-            return;
-        };
-        let (Some(answer), Some(space)) = (here.space().get(..reply.length), there.space().get_mut(..reply.length)) else {
-            return;
-        };
-        space.copy_from_slice(answer);
-        there.push(reply.length, reply.to, None);
     }
 
     fn flush(&mut self) {
@@ -185,4 +171,14 @@ impl<'s> Desk<'s> {
             }
         }
     }
+}
+
+/// Moves an answer to the batch of the socket it is to leave from. Only RFC 5780 asks for it.
+fn push_elsewhere(answers: &mut [SendBatch], written: LocalSlot, reply: &Reply) {
+    let Ok([here, there]) = answers.get_disjoint_mut([written.index(), reply.from.index()]) else { return };
+    let (Some(answer), Some(space)) = (here.space().get(..reply.length), there.space().get_mut(..reply.length)) else {
+        return;
+    };
+    space.copy_from_slice(answer);
+    there.push(reply.length, reply.to, None);
 }

@@ -160,9 +160,12 @@ impl RecvBatch {
         let message = self.headers.messages.get(index)?;
         let header = &message.msg_hdr;
         let length = usize::try_from(message.msg_len).ok()?;
-        let control_len = (header.msg_controllen as usize).min(CONTROL_LEN);
+        let control_len: usize = header.msg_controllen as _;
         let local = if self.packet_info {
-            self.headers.controls.get(index).and_then(|control| parse_packet_info(control.0.get(..control_len)?))
+            self.headers
+                .controls
+                .get(index)
+                .and_then(|control| parse_packet_info(control.0.get(..control_len.min(CONTROL_LEN))?))
         } else {
             None
         };

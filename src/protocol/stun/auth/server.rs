@@ -91,12 +91,21 @@ impl Refusal<'_> {
     /// [`WriteError`] where `buffer` is too small. A reply with a realm of `n` bytes needs 80 + `n`, rounded up to four.
     pub fn write(&self, buffer: &mut [u8], request: &Packet<'_>) -> Result<usize, WriteError> {
         let mut writer = Writer::new(buffer, Class::Error, request.method(), request.transaction_id())?;
+        self.write_attributes(&mut writer)?;
+        Ok(writer.finish())
+    }
+
+    /// Writes the attributes of the error response into a message that has only its header. FINGERPRINT may follow.
+    ///
+    /// # Errors
+    /// [`WriteError`] where they do not fit.
+    pub fn write_attributes(&self, writer: &mut Writer<'_>) -> Result<(), WriteError> {
         writer.error_code(self.code(), "")?;
         if let Some((server, nonce)) = &self.challenge {
-            write_realm_and_nonce(&mut writer, &server.realm, nonce)?;
+            write_realm_and_nonce(writer, &server.realm, nonce)?;
             writer.attribute(AttributeType::PASSWORD_ALGORITHMS, &server.offer)?;
         }
-        Ok(writer.finish())
+        Ok(())
     }
 }
 
