@@ -30,7 +30,7 @@ Every command has its own --help. Exit codes follow sysexits.h: 0 done, 64 usage
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    StunServer(stun_server::args::Args),
+    StunServer(Box<stun_server::args::Args>),
     Lab(lab::args::Args),
     Audit(audit::Args),
 }
@@ -38,7 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let exit = match Nzc::try_parse() {
         Ok(Nzc { command }) => match command {
-            Command::StunServer(args) => stun_server::run(args),
+            Command::StunServer(args) => stun_server::run(*args),
             Command::Lab(args) => lab::run(&args),
             Command::Audit(args) => audit::run(args),
         },

@@ -1,26 +1,23 @@
-//! The STUN server: opens its sockets, answers, and leaves the rest to [`launch`](crate::launch).
+//! The STUN server: builds the service from its keys and leaves the rest to [`launch`](crate::launch).
 
 pub(crate) mod args;
 mod config;
+mod users;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use config::Settings;
-use fabric::{
-    ops::{
-        config::Findings,
-        health::{BEAT, Heartbeat},
-        listen::{Listeners, Transport},
-    },
-    protocol::stun::binding,
-};
-use prometheus_client::metrics::counter::Counter;
-use tokio::net::UdpSocket;
+use config::{Auth, Settings};
+use fabric::ops::config::Findings;
+use fabric::ops::listen::{Listeners, Transport};
+use fabric::protocol::stun::auth::{LongTermServer, NonceMint};
+use fabric::stun::driver::{self, Config, Live, Server};
+use fabric::stun::{self, Credentials};
+use fabric::transport::udp::SocketBuffers;
 
-use crate::{
-    exit::Exit,
-    launch::{self, Daemon, Ops, StartError, Task},
-};
+use crate::exit::Exit;
+use crate::launch::{self, Daemon, Ops, StartError, Task};
 
 /// Runs the role.
 pub(crate) fn run(args: args::Args) -> Exit {
@@ -29,7 +26,10 @@ pub(crate) fn run(args: args::Args) -> Exit {
 
 /// The running server.
 struct StunServer {
-    _loops: Vec<Task>,
+    server: Server,
+    /// Stays the same over reloads, so that a nonce outlives one.
+    nonce_key: [u8; 32],
+    _watch: Task,
 }
 
 impl Daemon for StunServer {
@@ -41,65 +41,110 @@ impl Daemon for StunServer {
     }
 
     async fn start(settings: Settings, ops: &Ops, listeners: &mut Listeners) -> Result<Self, StartError> {
-        let mut sockets = Vec::new();
-        for address in listeners.addresses("listen", Transport::Udp, &settings.listen) {
-            let system = |source| StartError::System { what: "the socket cannot be served", source };
-            let socket = UdpSocket::from_std(listeners.udp("listen", address)?).map_err(system)?;
-            sockets.push((socket.local_addr().map_err(system)?, Arc::new(socket)));
-        }
-        let answers = Counter::<u64>::default();
-        ops.metrics.floor("stun", |stun| stun.register("answers", "Binding requests answered", answers.clone()));
-        let serve = |(address, socket): (SocketAddr, Arc<UdpSocket>)| {
-            let name = format!("udp {address}");
-            ops.board.add_listener("listen", "udp", address);
-            let watched = Arc::clone(&socket);
-            ops.health.add_check(format!("socket {name}"), move || match watched.take_error() {
-                Ok(None) => Ok(()),
-                Ok(Some(error)) | Err(error) => Err(error.to_string()),
-            });
-            let pulse = ops.health.heartbeat(format!("loop {name}"));
-            ops.spawn(name, answer(socket, pulse, answers.clone()))
+        let nonce_key = rand::random();
+        let listen = listeners.addresses("listen", Transport::Udp, &settings.listen);
+        let live = live(&settings, nonce_key).map_err(|error| system("the credentials cannot be used", error))?;
+        let config = Config {
+            alternates: settings.alternate.clone(),
+            tcp: settings.tcp,
+            tls_listen: listeners.addresses("tls_listen", Transport::Tcp, &settings.tls_listen),
+            certificate: settings.cert.clone().zip(settings.key.clone()),
+            workers: settings.threads,
+            buffers: SocketBuffers { receive: settings.receive_buffer, send: settings.send_buffer },
+            live,
+            listen,
         };
-        Ok(Self { _loops: sockets.into_iter().map(serve).collect() })
+        let server = open(config, &settings, ops, listeners)?;
+        server.register(&ops.metrics);
+        for listener in server.listening() {
+            let key = if listener.transport == "tls" { "tls_listen" } else { "listen" };
+            ops.board.add_listener(key, listener.transport, listener.address);
+            tracing::info!(transport = listener.transport, address = %listener.address, "listening");
+        }
+        let failure = server.failure();
+        let watch = ops.spawn("the STUN threads", async move {
+            let thread = failure.await;
+            tracing::error!(thread, "a thread ended that must not");
+        });
+        Ok(Self { server, nonce_key, _watch: watch })
     }
 
-    async fn reload(&mut self, _settings: Settings) -> Result<(), String> {
-        // Every key of this role waits for the next start.
-        Ok(())
+    async fn reload(&mut self, settings: Settings) -> Result<(), String> {
+        let live = live(&settings, self.nonce_key).map_err(|error| error.to_string())?;
+        self.server.reload(live).map_err(|error| error.to_string())
     }
 
     async fn drain(&mut self) {
-        // A Binding exchange is over with its answer: there is never anything left to finish.
+        self.server.drain().await;
     }
 }
 
-/// Answers bare Binding requests until it is dropped.
-async fn answer(socket: Arc<UdpSocket>, pulse: Heartbeat, answers: Counter) {
-    let mut tick = tokio::time::interval(BEAT);
-    let (mut request, mut response) = ([0; 2048], [0; 64]);
-    loop {
-        let received = tokio::select! {
-            received = socket.recv_from(&mut request) => received,
-            _ = tick.tick() => {
-                pulse.beat();
-                continue;
-            }
-        };
-        match received {
-            Ok((length, source)) => {
-                let Some(transaction) = binding::bare_request(&request[..length]) else { continue };
-                let Ok(length) = binding::write_success(&mut response, transaction, source) else { continue };
-                match socket.try_send_to(&response[..length], source) {
-                    Ok(_) => drop(answers.inc()),
-                    Err(error) => tracing::debug!(%error, "an answer was not sent"),
-                }
-            }
-            // An ICMP error of an earlier answer; the socket itself is well.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) => {
-                tracing::debug!(%error, "nothing could be received");
-                tokio::task::yield_now().await;
-            }
+/// Starts the server. On a host without IPv6 the default addresses come down to IPv4; an address that was asked for is
+/// never left out.
+fn open(config: Config, settings: &Settings, ops: &Ops, listeners: &mut Listeners) -> Result<Server, StartError> {
+    let is_default = config.listen == Settings::default().listen && settings.alternate.is_empty();
+    let without_v6 =
+        Config { listen: config.listen.iter().copied().filter(SocketAddr::is_ipv4).collect(), ..config.clone() };
+    match Server::start(config, listeners, &ops.health) {
+        Err(driver::StartError::Bind(error)) if is_default && is_without_ipv6(&error.source, error.address) => {
+            tracing::warn!("this host has no IPv6, serving IPv4 only");
+            Server::start(without_v6, listeners, &ops.health).map_err(explain)
         }
+        started => started.map_err(explain),
     }
+}
+
+fn is_without_ipv6(error: &io::Error, address: SocketAddr) -> bool {
+    /// Address family not supported by protocol.
+    const EAFNOSUPPORT: i32 = 97;
+    address.is_ipv6() && (error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT))
+}
+
+fn explain(error: driver::StartError) -> StartError {
+    match error {
+        driver::StartError::Bind(error) => StartError::Bind(error),
+        driver::StartError::System { what, source } => StartError::System { what, source },
+        other => system("the server cannot be started", other),
+    }
+}
+
+fn system(what: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+    StartError::System { what, source: io::Error::other(error) }
+}
+
+/// Why credentials that passed the check of the configuration cannot be used after all.
+#[derive(Debug, thiserror::Error)]
+enum CredentialsError {
+    #[error(transparent)]
+    Users(#[from] users::UsersError),
+    #[error(transparent)]
+    Realm(#[from] fabric::protocol::stun::auth::InvalidRealm),
+    #[error(transparent)]
+    Lifetime(#[from] fabric::protocol::stun::auth::InvalidLifetime),
+}
+
+fn live(settings: &Settings, nonce_key: [u8; 32]) -> Result<Live, CredentialsError> {
+    let accounts = || match &settings.users {
+        Some(path) => users::read(path, &settings.realm).map(Arc::new),
+        None => Ok(Arc::default()),
+    };
+    let credentials = match settings.auth {
+        Auth::None => Credentials::None,
+        Auth::ShortTerm => Credentials::ShortTerm(accounts()?),
+        Auth::LongTerm => {
+            let mint = NonceMint::new(nonce_key, settings.nonce_lifetime.0)?;
+            Credentials::LongTerm(Arc::new(LongTermServer::new(&settings.realm, mint)?), accounts()?)
+        }
+    };
+    let elsewhere = |family: fn(&SocketAddr) -> bool| settings.alternate_server.iter().copied().find(family);
+    let answers = stun::Settings {
+        credentials,
+        limits: settings.limits(),
+        rfc3489: settings.rfc3489,
+        strict_amplification: settings.strict_amplification,
+        alternate_server_v4: elsewhere(SocketAddr::is_ipv4),
+        alternate_server_v6: elsewhere(SocketAddr::is_ipv6),
+        dial_back: settings.dial_back.then_some(stun::Settings::DIAL_BACK_RATE),
+    };
+    Ok(Live { settings: answers, streams: settings.streams() })
 }
