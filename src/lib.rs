@@ -13,7 +13,8 @@
 //! - **F2 [`transport`]**: bytes between addresses: UDP in batches, TCP listeners, TLS certificates, stream framing.
 //! - **F3 [`protocol`]**: bytes to meaning and back. [`protocol::stun`] is the one codec for STUN and TURN.
 //! - **F4 [`stun`]**: the Binding service with the second address and port of RFC 5780, for servers and for dial-back.
-//! - **F4 [`nat`]**: what stands between this host and the others. [`nat::port_map`] asks the router for an open port.
+//! - **F4 [`nat`]**: what stands between this host and its peers: [`nat::detector`] discovers it, [`nat::port_map`] asks
+//!   the router for an open port.
 //!
 //! ## Cores and drivers
 //!
