@@ -23,16 +23,6 @@ pub(crate) enum Ports {
     RandomSameParity { low: u16, high: u16 },
 }
 
-/// What the box does with packets a host sends to its own outer address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Hairpin {
-    Off,
-    /// The packet arrives with the sender's outer address.
-    External,
-    /// The packet arrives with the sender's inner address.
-    Internal,
-}
-
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     /// `None`: no translation.
@@ -47,7 +37,6 @@ pub(crate) struct Model {
     pub(crate) linux: bool,
     /// Whether the box accepts unasked packets for itself, which leaves flow entries.
     pub(crate) poisonable: bool,
-    pub(crate) hairpin: Hairpin,
     /// Idle life of a mapping.
     pub(crate) lifetime: Duration,
     pub(crate) refreshed_by_inbound: bool,
@@ -75,7 +64,6 @@ impl Model {
             paired: true,
             linux: false,
             poisonable: false,
-            hairpin: Hairpin::Off,
             lifetime: Duration::from_secs(120),
             refreshed_by_inbound: true,
             refreshed_by_outbound: true,
@@ -121,7 +109,6 @@ pub(crate) struct Nat {
     poison: BTreeMap<(SocketAddr, u16), Instant>,
     counter: i32,
     rng: StdRng,
-    pub(crate) made: usize,
 }
 
 impl Nat {
@@ -130,7 +117,7 @@ impl Nat {
             Ports::Sequential { low, high, .. } => rng.random_range(i32::from(low)..=i32::from(high)),
             _ => 0,
         };
-        Self { model, entries: BTreeMap::new(), poison: BTreeMap::new(), counter, rng, made: 0 }
+        Self { model, entries: BTreeMap::new(), poison: BTreeMap::new(), counter, rng }
     }
 
     fn key(&self, inner: SocketAddr, to: SocketAddr) -> Key {
@@ -164,7 +151,6 @@ impl Nat {
             return Some(entry.outer);
         }
         let outer = self.allocate(now, inner, to)?;
-        self.made += 1;
         self.entries.insert(key, Entry { outer, inner, peers: BTreeSet::from([to]), used: now });
         Some(outer)
     }

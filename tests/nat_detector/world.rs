@@ -104,14 +104,9 @@ enum Arrival {
 
 pub(crate) struct Run {
     pub(crate) findings: Findings,
-    pub(crate) sent: u32,
-    /// Packets on the client's wire, both ways.
-    pub(crate) on_wire: u32,
-    pub(crate) mappings: usize,
     pub(crate) strayed: usize,
     pub(crate) core_on_wire: Option<u32>,
     pub(crate) core_sent: Option<u32>,
-    pub(crate) log: Vec<fabric::nat::client::PacketRecord>,
 }
 
 pub(crate) struct World {
@@ -126,7 +121,6 @@ pub(crate) struct World {
     local_ip: IpAddr,
     on_wire: u32,
     strayed: usize,
-    used_ports: Vec<u16>,
 }
 
 impl World {
@@ -146,7 +140,6 @@ impl World {
             local_ip,
             on_wire: 0,
             strayed: 0,
-            used_ports: Vec::new(),
         }
     }
 
@@ -194,16 +187,7 @@ impl World {
         }
         self.start = now + Duration::from_millis(50);
         self.queue.clear();
-        Run {
-            findings: detector.findings(),
-            sent: detector.stats().sent,
-            on_wire: self.on_wire,
-            mappings: self.nat.made,
-            strayed: self.strayed,
-            core_on_wire,
-            core_sent,
-            log: detector.log().records().to_vec(),
-        }
+        Run { findings: detector.findings(), strayed: self.strayed, core_on_wire, core_sent }
     }
 
     fn free_port(&mut self, wanted: Option<u16>) -> u16 {
@@ -215,7 +199,6 @@ impl World {
         loop {
             let port = self.rng.random_range(32_768..=60_999);
             if !self.locals.values().any(|local| local.port() == port) {
-                self.used_ports.push(port);
                 return port;
             }
         }

@@ -22,10 +22,12 @@ use crate::nat::client::{Ask, ExchangeId, Outcome, Request, Slot};
 
 /// Tries of the controls, which are expected to be answered.
 const CONTROL_TRIES: u8 = 5;
-/// Tries of one kind in one wave.
-const WAVE: u32 = 2;
+/// Tries of one kind in the first wave: two arrivals prove an open filter.
+const FIRST_WAVE: u32 = 2;
+/// Tries of one kind in a later wave.
+const WAVE: u32 = 3;
 /// Tries of one kind altogether, after which the answer is *unknown*.
-const MAX_TRIES: usize = 14;
+const MAX_TRIES: usize = 18;
 /// When to look again where no packet is awaited.
 const LOOK: Duration = Duration::from_millis(10);
 /// Servers that are asked to answer from elsewhere.
@@ -112,27 +114,28 @@ impl Detector {
             self.filtering.next_wave = self.next_look(now);
             return;
         }
-        self.send_wave(now, &stations, certainty);
+        self.send_wave(now, certainty);
     }
 
-    fn send_wave(&mut self, now: Instant, stations: &[usize], certainty: f64) {
+    fn send_wave(&mut self, now: Instant, certainty: f64) {
         let is_first = self.filtering.knocks.is_empty();
         let mut sent = Vec::new();
         for door in [Door::Far, Door::Near] {
-            let (tally, loss) = (self.tally(door), self.cautious_loss());
             let so_far = self.filtering.knocks.iter().filter(|knock| knock.door == door).count();
-            if tally.decision(loss, certainty).is_some() || so_far >= MAX_TRIES {
-                continue;
-            }
             // Where the far door is open, so is the near one.
-            if door == Door::Near && self.tally(Door::Far).decision(loss, certainty) == Some(true) {
+            let settled = self.verdict_of_juries(door, certainty).is_some()
+                || (door == Door::Near && self.verdict_of_juries(Door::Far, certainty) == Some(true));
+            if settled || so_far >= MAX_TRIES {
                 continue;
             }
-            for _ in 0..tally.missing(loss, certainty).clamp(1, WAVE) {
-                let count = self.filtering.knocks.len();
-                let Some(station) = self.station_for(door, stations, count) else { break };
-                let Some(slot) = self.take_fresh() else { break };
-                sent.extend(self.knock(now, door, station, slot));
+            for jury in self.juries(door) {
+                let missing = self.tally(door, &jury).missing(self.cautious_loss(), certainty);
+                for turn in 0..missing.clamp(1, if is_first { FIRST_WAVE } else { WAVE }) {
+                    let turn = so_far.saturating_add(turn as usize);
+                    let Some(station) = turn.checked_rem(jury.len()).and_then(|turn| jury.get(turn)) else { break };
+                    let Some(slot) = self.take_fresh() else { break };
+                    sent.extend(self.knock(now, door, *station, slot));
+                }
             }
         }
         if sent.is_empty() {
@@ -155,11 +158,34 @@ impl Detector {
         self.filtering.next_wave = self.next_look(now);
     }
 
-    /// Stations take turns; one without this door is passed over.
-    fn station_for(&self, door: Door, stations: &[usize], turn: usize) -> Option<usize> {
-        let with_door: Vec<usize> =
-            stations.iter().copied().filter(|station| self.door_of(*station, door).is_some()).collect();
-        with_door.get(turn.checked_rem(with_door.len())?).copied()
+    /// Who must agree that a door is closed. Stations that were seen to answer from elsewhere are pooled into one jury.
+    /// Where none could be seen to, each is a jury of its own: one that swallows the request must not outvote the rest.
+    fn juries(&self, door: Door) -> Vec<Vec<usize>> {
+        let stations: Vec<usize> =
+            self.stations().into_iter().filter(|station| self.door_of(*station, door).is_some()).collect();
+        let honoured = |station: &usize| {
+            self.filtering.honours.iter().any(|(of, _, exchange)| of == station && self.is_answered(*exchange))
+        };
+        let proven: Vec<usize> = stations.iter().copied().filter(honoured).collect();
+        if !proven.is_empty() {
+            vec![proven]
+        } else if self.honour_is_pending() && !stations.is_empty() {
+            vec![stations]
+        } else {
+            stations.into_iter().map(|station| vec![station]).collect()
+        }
+    }
+
+    /// Open where any jury saw it open, closed where all saw it closed.
+    fn verdict_of_juries(&self, door: Door, certainty: f64) -> Option<bool> {
+        let loss = self.cautious_loss();
+        let verdicts: Vec<Option<bool>> =
+            self.juries(door).iter().map(|jury| self.tally(door, jury).decision(loss, certainty)).collect();
+        if verdicts.contains(&Some(true)) {
+            Some(true)
+        } else {
+            (!verdicts.is_empty() && verdicts.iter().all(|verdict| *verdict == Some(false))).then_some(false)
+        }
     }
 
     fn door_of(&self, server: usize, door: Door) -> Option<SocketAddr> {
@@ -353,9 +379,11 @@ impl Detector {
         matches!(self.outcome(id), Some(Outcome::Answered { answer, .. }) if answer.error.is_none())
     }
 
-    pub(super) fn tally(&self, door: Door) -> Tally {
+    /// The tries of some stations at one door.
+    fn tally(&self, door: Door, stations: &[usize]) -> Tally {
         let mut tally = Tally::default();
-        for knock in self.filtering.knocks.iter().filter(|knock| knock.door == door) {
+        let of_these = |knock: &&Knock| knock.door == door && stations.contains(&knock.server);
+        for knock in self.filtering.knocks.iter().filter(of_these) {
             match self.fate(knock) {
                 Fate::Passed => tally.passed += 1,
                 Fate::Silent => tally.silent += 1,
@@ -365,19 +393,19 @@ impl Detector {
         tally
     }
 
+    /// The tries of all stations at one door.
+    pub(super) fn whole_tally(&self, door: Door) -> Tally {
+        self.tally(door, &(0..self.servers.len()).collect::<Vec<_>>())
+    }
+
     /// Whether a door is open (`Some(true)`), closed, or not known.
     pub(super) fn door(&self, door: Door, certainty: f64) -> Option<bool> {
-        let decision = self.tally(door).decision(self.cautious_loss(), certainty);
-        if decision == Some(false) {
-            let credible = self
-                .filtering
-                .knocks
-                .iter()
-                .filter(|knock| knock.door == door && self.fate(knock) == Fate::Silent)
-                .all(|knock| self.silence_is_credible(knock.server, door));
+        let verdict = self.verdict_of_juries(door, certainty);
+        if verdict == Some(false) {
+            let credible = self.juries(door).iter().flatten().all(|station| self.silence_is_credible(*station, door));
             return credible.then_some(false);
         }
-        decision
+        verdict
     }
 
     /// The filtering behaviours that remain possible. Empty: the tries contradict each other.
@@ -390,7 +418,7 @@ impl Detector {
             (Some(false), Some(false)) => vec![AddressAndPortDependent],
             (Some(false), None) => vec![AddressDependent, AddressAndPortDependent],
             // Whoever lets the far door open lets the near one open: a closed near door closes both.
-            (None, Some(false)) if self.tally(Door::Far).passed == 0 => vec![AddressAndPortDependent],
+            (None, Some(false)) if self.whole_tally(Door::Far).passed == 0 => vec![AddressAndPortDependent],
             (None, Some(true)) => vec![EndpointIndependent, AddressDependent],
             (None, _) => Dependence::ALL.to_vec(),
         }

@@ -151,7 +151,7 @@ impl Detector {
             .filter_map(|knock| self.client.exchange(knock.exchange))
             .flat_map(|exchange| exchange.packets())
             .collect();
-        let (far, near) = (self.tally(Door::Far), self.tally(Door::Near));
+        let (far, near) = (self.whole_tally(Door::Far), self.whole_tally(Door::Near));
         match self.filters(weight::CORE).as_slice() {
             [] => Fact::unknown("packets from another address pass and packets from another port do not")
                 .with_packets(packets),

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::nat::behaviour::Dependence;
+use crate::nat::behaviour::Dependence::{self, AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use crate::nat::client::Slot;
 
 /// What one server endpoint said about one local socket.
@@ -94,6 +94,17 @@ fn candidates(sightings: &[Sighting]) -> Vec<Dependence> {
     Dependence::ALL.into_iter().filter(|behaviour| pairs().all(|(a, b)| fits(*behaviour, a, b))).collect()
 }
 
+/// Whether enough operators were asked on two ports of one address: all there are, or two.
+fn is_port_witnessed(sightings: &[Sighting]) -> bool {
+    let operators: BTreeSet<usize> = sightings.iter().map(|each| each.server).collect();
+    let witnesses: BTreeSet<usize> = sightings
+        .iter()
+        .filter(|a| sightings.iter().any(|b| a.slot == b.slot && a.to.ip() == b.to.ip() && a.to != b.to))
+        .map(|each| each.server)
+        .collect();
+    witnesses.len() >= operators.len().min(2)
+}
+
 /// Judges all sightings together.
 ///
 /// A socket that fits no behaviour although each server by itself is consistent shows that servers contradict each
@@ -132,6 +143,11 @@ pub(super) fn judge(sightings: &[Sighting]) -> Judgement {
     }
     if judgement.votes == 0 {
         judgement.candidates.clear();
+    }
+    if !is_port_witnessed(sightings) && judgement.candidates.iter().any(|candidate| *candidate != EndpointIndependent) {
+        // The word of one operator among several does not decide how far the dependence goes.
+        judgement.candidates.retain(|candidate| *candidate == EndpointIndependent);
+        judgement.candidates.extend([AddressDependent, AddressAndPortDependent]);
     }
     judgement
 }
@@ -179,6 +195,13 @@ mod tests {
         assert_eq!(same.verdict(), Some(Dependence::EndpointIndependent));
         let different = judge(&[pair(0, 5, 6), pair(1, 7, 8)].concat());
         assert_eq!((different.verdict(), different.depends_on_peer()), (None, Some(true)));
+    }
+
+    #[test]
+    fn one_operator_of_two_does_not_decide_whether_the_port_matters() {
+        let seen = |slot: u16, a| [four(slot, [1, 2, 3, 4]), sightings(slot, 1, &[("12.0.0.1:1", a)])].concat();
+        let judgement = judge(&[seen(0, 8), seen(1, 9)].concat());
+        assert_eq!((judgement.verdict(), judgement.depends_on_peer()), (None, Some(true)));
     }
 
     #[test]

@@ -213,8 +213,8 @@ impl Detector {
         position.unwrap_or(usize::MAX)
     }
 
-    /// Destinations of the mapping test: every endpoint of the first server with an alternate, the far endpoint of a
-    /// second one, and every other server that answered.
+    /// Destinations of the mapping test: every endpoint of the first server with an alternate, three of a second one,
+    /// and every other server that answered.
     fn destinations(&self) -> Vec<SocketAddr> {
         let mut list = Vec::new();
         let mut add = |address: SocketAddr| {
@@ -229,7 +229,7 @@ impl Detector {
                 able += 1;
                 match able {
                     1 => server.endpoints().into_iter().for_each(&mut add),
-                    2 => server.far().into_iter().for_each(&mut add),
+                    2 => [server.near(), server.far()].into_iter().flatten().for_each(&mut add),
                     _ => {}
                 }
             }
