@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 
 use crate::protocol::stun::{AttributeType, Class, Method, Packet};
 
-use super::request::DIAL_BACK;
-
 /// The content of a success or error response to a Binding request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Answer {
@@ -40,7 +38,7 @@ impl Answer {
                 origin: packet.address(AttributeType::RESPONSE_ORIGIN),
                 other: packet.address(AttributeType::OTHER_ADDRESS),
                 error: None,
-                dials_back: packet.find(DIAL_BACK).is_some(),
+                dials_back: packet.find(AttributeType::DIAL_BACK).is_some(),
                 length,
             }),
             Class::Error => {

@@ -24,13 +24,13 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::stun::{Class, Method, Packet, TransactionId};
+use crate::protocol::stun::{AttributeType, Class, Method, Packet, TransactionId};
 use crate::sansio::Transmit;
 
 pub use answer::Answer;
 pub use log::{Direction, PacketLog, PacketRecord};
 pub use pace::Pace;
-pub use request::{Ask, DIAL_BACK};
+pub use request::Ask;
 
 /// A local socket, in the numbering of whoever owns the client.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -338,7 +338,7 @@ impl Client {
 
     fn handle_indication(&mut self, now: Instant, slot: Slot, from: SocketAddr, packet: &Packet<'_>) {
         let TransactionId([0, 0, 0, 0, nonce @ ..]) = packet.transaction_id() else { return self.reject() };
-        if packet.method() != Method::BINDING || packet.find(DIAL_BACK).is_none() {
+        if packet.method() != Method::BINDING || packet.find(AttributeType::DIAL_BACK).is_none() {
             return self.reject();
         }
         let number = self.record_unasked(now, slot, from, packet, "call back");

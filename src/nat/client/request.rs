@@ -2,10 +2,6 @@
 
 use crate::protocol::stun::{AttributeType, Class, Method, TransactionId, WriteError, Writer};
 
-/// The private attribute by which a server offers and a client asks for a call back from an unused port. The value is
-/// empty in an offer; in a request it is transport (6 TCP, 17 UDP), zero, port, and eight bytes of nonce.
-pub const DIAL_BACK: AttributeType = AttributeType(0xC05B);
-
 /// Bit of CHANGE-REQUEST: answer from the other address (RFC 5780 section 7.2).
 const CHANGE_IP: u8 = 0x04;
 /// Bit of CHANGE-REQUEST: answer from the other port.
