@@ -1,6 +1,7 @@
 //! The `nzc` command. Each role is a module with `args::Args` and `run(args) -> Exit`.
 
 mod audit;
+mod documents;
 mod exit;
 mod lab;
 mod launch;
@@ -9,7 +10,7 @@ mod stun_server;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use exit::Exit;
 
 /// Network fabric toolkit: STUN and TURN servers, NAT diagnosis, peers.
@@ -21,7 +22,7 @@ struct Nzc {
 }
 
 const HELP: &str = "\
-Example: serve STUN on one port and look at its health
+Example: serve STUN on loopback and look at its health
   nzc stun-server --listen 127.0.0.1:3478 &
   nzc stun-server status
 
@@ -33,7 +34,12 @@ enum Command {
     StunServer(Box<stun_server::args::Args>),
     Lab(lab::args::Args),
     Audit(audit::Args),
+    Completions(documents::CompletionsArgs),
+    Man(documents::ManArgs),
 }
+
+/// The roles with a configuration, for the manual.
+const CONFIGURED: &[documents::RoleKeys] = &[("stun-server", launch::keys::<stun_server::StunServer>)];
 
 fn main() -> ExitCode {
     let exit = match Nzc::try_parse() {
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
             Command::StunServer(args) => stun_server::run(*args),
             Command::Lab(args) => lab::run(&args),
             Command::Audit(args) => audit::run(args),
+            Command::Completions(args) => documents::completions(&args, Nzc::command()),
+            Command::Man(args) => documents::man(&args, Nzc::command(), CONFIGURED),
         },
         Err(error) => {
             let asked_for_help = !error.use_stderr();

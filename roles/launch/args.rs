@@ -8,33 +8,25 @@ use fabric::ops::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::settings::ConfigArgs;
+
 /// Flags of every daemon.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DaemonArgs {
-    /// Read this configuration file
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Configuration")]
-    pub(crate) config: Option<PathBuf>,
-    /// Say whether a start would accept the configuration, and exit
-    #[arg(long, help_heading = "Configuration")]
-    pub(crate) check_config: bool,
-    /// Print every key with its value and where the value came from, and exit
-    #[arg(long, help_heading = "Configuration")]
-    pub(crate) print_config: bool,
-    /// Print JSON where text is printed otherwise
-    #[arg(long, global = true, help_heading = "Configuration")]
-    pub(crate) json: bool,
     /// Print one line of JSON to standard output when everything listens: role, process number and addresses
     #[arg(long, help_heading = "Operation")]
-    pub(crate) ready_json: bool,
+    pub(super) ready_json: bool,
     #[command(flatten)]
-    pub(crate) common: CommonFlags,
+    pub(super) config: ConfigArgs,
+    #[command(flatten)]
+    pub(super) common: CommonFlags,
     #[command(subcommand)]
-    pub(crate) action: Option<Action>,
+    pub(super) action: Option<Action>,
 }
 
 /// What can be asked of a running daemon.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Action {
+pub(super) enum Action {
     /// Ask the running process how it is; exit 0 when it is ready, 69 when it is not or does not answer
     #[command(after_help = "Example: is the server with the default admin address ready?\n  nzc stun-server status")]
     Status,
@@ -43,10 +35,13 @@ pub(crate) enum Action {
 /// The keys of [`Common`] as flags.
 #[derive(Debug, Serialize, clap::Args)]
 #[command(next_help_heading = "Operation")]
-pub(crate) struct CommonFlags {
+pub(super) struct CommonFlags {
     /// Serve health, metrics and status here, or `off`
     #[arg(long, value_name = "ADDR:PORT", global = true)]
     admin: Option<String>,
+    /// Also answer admin requests for this host name; repeatable
+    #[arg(long, value_name = "NAME")]
+    admin_host: Vec<String>,
     /// Log what passes this filter, for example `info` or `warn,fabric=debug`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -72,7 +67,7 @@ fabric::settings! {
         pub(crate) admin [restart]: AdminAddress = AdminAddress(Some(([127, 0, 0, 1], 9033).into())),
         /// Names under which the admin listener may be asked, besides its addresses and localhost.
         /// A request for any other name is refused, which defeats DNS rebinding.
-        pub(crate) admin_hosts [restart]: Vec<String> = Vec::new(),
+        pub(crate) admin_host [restart]: Vec<String> = Vec::new(),
         /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `warn,fabric=debug`.
         pub(crate) log: String = "info".to_owned(),
         /// How log records look: `text`, `json`, or `auto` for text on a terminal and JSON elsewhere.

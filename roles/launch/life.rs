@@ -12,7 +12,7 @@ use fabric::ops::{
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Daemon, FLUSH, Keys, Loader, Ops};
+use super::{Daemon, FLUSH, Keys, Loader, Ops, check};
 use crate::exit::Exit;
 
 /// What the life of a daemon refers to.
@@ -20,6 +20,8 @@ pub(super) struct Life<'a, D: Daemon> {
     pub(super) loader: &'a Loader,
     pub(super) log: &'a Log,
     pub(super) ops: &'a Ops,
+    /// The configuration of the start, which keys that wait for the next one still follow.
+    pub(super) started: Resolved<Keys<D>>,
     /// The configuration in force.
     pub(super) resolved: Resolved<Keys<D>>,
     pub(super) signals: Signals,
@@ -110,11 +112,12 @@ impl<D: Daemon> Life<'_, D> {
     }
 
     async fn try_reload(&mut self, daemon: &mut D) -> Result<Vec<String>, String> {
-        let (sources, next) = self.loader.load::<D>().map_err(|problems| problems.to_string())?;
+        let (sources, next) = self.loader.load(check::<D>).map_err(|problems| problems.to_string())?;
         daemon.reload(next.settings.1.clone()).await?;
         self.log.set_filter(&next.settings.0.log).map_err(|error| error.to_string())?;
         let changes = next.changes(&self.resolved);
-        let restart: Vec<_> = changes.iter().filter(|it| it.restart).map(|it| it.key.to_owned()).collect();
+        let since_start = next.changes(&self.started);
+        let restart: Vec<_> = since_start.iter().filter(|it| it.restart).map(|it| it.key.to_owned()).collect();
         let changed: Vec<_> = changes.iter().map(|it| it.key).collect();
         self.ops.audit.record("config-reloaded", json!({ "digest": next.digest(), "changed": changed }));
         self.ops.board.config_loaded(sources.file(), next.digest(), restart.clone());

@@ -9,6 +9,7 @@
 
 mod args;
 mod life;
+mod settings;
 mod status;
 
 use std::{fmt, time::Duration};
@@ -29,6 +30,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 pub(crate) use args::{Common, DaemonArgs};
+pub(crate) use settings::{ErasedFlags, Loader};
 
 use crate::{exit::Exit, output};
 
@@ -64,6 +66,9 @@ pub(crate) enum StartError {
     /// A socket cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
@@ -73,7 +78,9 @@ impl StartError {
     fn exit(&self) -> Exit {
         match self {
             Self::Bind(error) if error.is_permission() => Exit::Permission,
-            _ => Exit::Unavailable,
+            Self::Audit(audit::OpenError::Foreign(_)) => Exit::Data,
+            Self::Audit(audit::OpenError::Io { .. }) => Exit::CannotCreate,
+            Self::Bind(_) | Self::System { .. } => Exit::Unavailable,
         }
     }
 }
@@ -122,46 +129,27 @@ impl Drop for Task {
 /// The keys of a daemon: those all share and its own.
 type Keys<D> = (Common, <D as Daemon>::Settings);
 
-/// Reads the configuration the way a start and a reload do. Every complaint the start would make is made here.
-struct Loader {
-    role: &'static str,
-    args: DaemonArgs,
-    flags: serde_json::Value,
+/// The keys a daemon reads.
+pub(crate) fn keys<D: Daemon>() -> Vec<config::Key> {
+    Keys::<D>::keys()
 }
 
-impl Loader {
-    fn load<D: Daemon>(&self) -> Result<(Sources, Resolved<Keys<D>>), config::Problems> {
-        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        let sources = Sources::gather(self.role, self.args.config.as_deref(), environment, &self.flags)?;
-        let resolved = config::resolve::<Keys<D>>(&sources, |(common, own), findings| {
-            common.check(findings);
-            D::check(own, findings);
-        })?;
-        Ok((sources, resolved))
-    }
+fn check<D: Daemon>((common, own): &Keys<D>, findings: &mut Findings) {
+    common.check(findings);
+    D::check(own, findings);
 }
 
 /// Runs a daemon from its command line to its end. `flags` serialises to the keys that were given as flags.
-pub(crate) fn run<D: Daemon>(args: DaemonArgs, flags: &impl serde::Serialize) -> Exit {
+pub(crate) fn run<D: Daemon>(args: DaemonArgs, flags: &dyn ErasedFlags) -> Exit {
     // First of all, while there is one thread.
     let listeners = Listeners::from_environment();
-    let mut merged = serde_json::to_value(&args.common).unwrap_or_default();
-    if let (Some(merged), Ok(serde_json::Value::Object(own))) = (merged.as_object_mut(), serde_json::to_value(flags)) {
-        merged.extend(own);
-    }
-    let loader = Loader { role: D::ROLE, args, flags: merged };
-    let (sources, resolved) = match loader.load::<D>() {
-        Ok(loaded) => loaded,
-        Err(problems) => return refuse(&loader.args, &problems),
+    let loader = Loader::new(D::ROLE, args.config, &[&args.common, flags]);
+    let (sources, resolved) = match loader.settle(check::<D>) {
+        Ok(settled) => settled,
+        Err(exit) => return exit,
     };
-    if let Some(args::Action::Status) = loader.args.action {
-        return status::run(&resolved.settings.0, loader.args.json);
-    }
-    if loader.args.print_config {
-        return print(&loader.args, &resolved);
-    }
-    if loader.args.check_config {
-        return approve(&loader.args, &resolved);
+    if let Some(args::Action::Status) = args.action {
+        return status::run(&resolved.settings.0, loader.json());
     }
     let common = &resolved.settings.0;
     let log = match Log::start(common.log_format, &common.log) {
@@ -178,105 +166,77 @@ pub(crate) fn run<D: Daemon>(args: DaemonArgs, flags: &impl serde::Serialize) ->
             return Exit::Internal;
         }
     };
-    let exit = runtime.block_on(serve::<D>(&loader, &sources, resolved, listeners, &log));
+    let start = Start { loader: &loader, sources: &sources, log: &log, announce: args.ready_json };
+    let exit = runtime.block_on(start.serve::<D>(resolved, listeners));
     runtime.shutdown_timeout(FLUSH);
     log.flush(FLUSH);
     exit
 }
 
-fn refuse(args: &DaemonArgs, problems: &config::Problems) -> Exit {
-    if args.json && (args.check_config || args.print_config) {
-        output::json(&json!({ "ok": false, "problems": problems.0 }));
-    }
-    for problem in &problems.0 {
-        output::complain(problem);
-    }
-    // What was typed is a matter of usage; what was written down is a matter of configuration.
-    let typed = |problem: &config::Problem| matches!(problem.origin, config::Origin::Flag { .. });
-    if problems.0.iter().all(typed) { Exit::Usage } else { Exit::Config }
+/// What a start refers to.
+struct Start<'a> {
+    loader: &'a Loader,
+    sources: &'a Sources,
+    log: &'a Log,
+    announce: bool,
 }
 
-fn print<S>(args: &DaemonArgs, resolved: &Resolved<S>) -> Exit {
-    if args.json {
-        output::json(&json!({ "digest": resolved.digest(), "settings": resolved.listing }))
-    } else {
-        output::data(&config::listing(&resolved.listing))
+impl Start<'_> {
+    /// Opens everything, serves, and lives until the end.
+    async fn serve<D: Daemon>(self, resolved: Resolved<Keys<D>>, mut listeners: Listeners) -> Exit {
+        let (failed, failures) = mpsc::channel(1);
+        let common = &resolved.settings.0;
+        let opened = async {
+            let ops = open_ops::<D>(common, self.log, failed)?;
+            let signals =
+                Signals::listen().map_err(|source| StartError::System { what: "no signals can be taken", source })?;
+            let admin = start_admin(common, &ops, &mut listeners)?;
+            let daemon = D::start(resolved.settings.1.clone(), &ops, &mut listeners).await?;
+            Ok::<_, StartError>((ops, signals, admin, daemon))
+        };
+        let (ops, signals, _admin, daemon) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!("{error}");
+                return error.exit();
+            }
+        };
+        for warning in &resolved.warnings {
+            tracing::warn!("{warning}");
+        }
+        for unused in listeners.unused() {
+            tracing::warn!("a socket was passed on that no key asks for: {unused}");
+        }
+        drop(listeners);
+        ops.board.config_loaded(self.sources.file(), resolved.digest(), Vec::new());
+        ops.health.set_phase(Phase::Serving);
+        let told: Vec<String> =
+            ops.board.status().listeners.iter().map(|it| format!("{} {}", it.transport, it.address)).collect();
+        tracing::info!(role = D::ROLE, version = VERSION, listeners = told.join(", "), "serving");
+        systemd::ready("serving");
+        if self.announce {
+            announce(&ops.board);
+        }
+        let _watchdog = Task(tokio::spawn(systemd::feed_watchdog(ops.health.clone())).abort_handle());
+        ops.audit.record("started", json!({ "role": D::ROLE, "version": VERSION, "digest": resolved.digest() }));
+        let (loader, log, started) = (self.loader, self.log, resolved.clone());
+        life::Life { loader, log, ops: &ops, started, resolved, signals, failures }.live(daemon).await
     }
 }
 
-fn approve<S>(args: &DaemonArgs, resolved: &Resolved<S>) -> Exit {
-    for warning in &resolved.warnings {
-        output::complain(warning);
-    }
-    if args.json {
-        output::json(&json!({ "ok": true, "digest": resolved.digest(), "problems": [] }))
-    } else {
-        output::data(&format!("the configuration is sound, digest {}\n", resolved.digest()))
-    }
-}
-
-async fn serve<D: Daemon>(
-    loader: &Loader,
-    sources: &Sources,
-    resolved: Resolved<Keys<D>>,
-    mut listeners: Listeners,
-    log: &Log,
-) -> Exit {
-    let (failed, failures) = mpsc::channel(1);
+fn open_ops<D: Daemon>(common: &Common, log: &Log, failed: mpsc::Sender<String>) -> Result<Ops, StartError> {
     let (metrics, health) = (Metrics::new(D::ROLE, VERSION), Health::default());
     log.register(&metrics);
-    let audit = match Audit::start(resolved.settings.0.audit_log.as_deref(), &metrics, &health) {
-        Ok(audit) => audit,
-        Err(error) => {
-            tracing::error!("{error}");
-            return match error {
-                audit::OpenError::Foreign(_) => Exit::Data,
-                audit::OpenError::Io { .. } => Exit::CannotCreate,
-            };
-        }
-    };
+    let audit = Audit::start(common.audit_log.as_deref(), &metrics, &health)?;
     let board = Board::new(D::ROLE, VERSION, health.clone(), audit.clone(), &metrics);
-    let ops = Ops { metrics, health, board, audit, failed };
-    for warning in &resolved.warnings {
-        tracing::warn!("{warning}");
-    }
-    let started = async {
-        let signals =
-            Signals::listen().map_err(|source| StartError::System { what: "no signals can be taken", source })?;
-        let admin = start_admin(&resolved.settings.0, &ops, &mut listeners)?;
-        let daemon = D::start(resolved.settings.1.clone(), &ops, &mut listeners).await?;
-        Ok::<_, StartError>((signals, admin, daemon))
-    };
-    let (signals, _admin, daemon) = match started.await {
-        Ok(started) => started,
-        Err(error) => {
-            tracing::error!("{error}");
-            return error.exit();
-        }
-    };
-    for unused in listeners.unused() {
-        tracing::warn!("a socket was passed on that no key asks for: {unused}");
-    }
-    drop(listeners);
-    ops.board.config_loaded(sources.file(), resolved.digest(), Vec::new());
-    ops.health.set_phase(Phase::Serving);
-    let listeners: Vec<_> =
-        ops.board.status().listeners.iter().map(|it| format!("{} {}", it.transport, it.address)).collect();
-    tracing::info!(role = D::ROLE, version = VERSION, ?listeners, "serving");
-    systemd::ready("serving");
-    if loader.args.ready_json {
-        announce(&ops.board);
-    }
-    let _watchdog = Task(tokio::spawn(systemd::feed_watchdog(ops.health.clone())).abort_handle());
-    ops.audit.record("started", json!({ "role": D::ROLE, "version": VERSION, "digest": resolved.digest() }));
-    life::Life { loader, log, ops: &ops, resolved, signals, failures }.live(daemon).await
+    Ok(Ops { metrics, health, board, audit, failed })
 }
 
 /// Tells whoever started the process where it listens; with port 0 in the configuration nobody else knows.
 fn announce(board: &Board) {
     let status = board.status();
     let listen: Vec<_> = status.listeners.iter().map(|it| format!("{}://{}", it.transport, it.address)).collect();
-    let line = serde_json::json!({ "role": status.role, "pid": status.pid, "listen": listen });
+    let line = json!({ "role": status.role, "pid": status.pid, "listen": listen });
     output::data(&format!("{line}\n"));
 }
 
@@ -284,7 +244,7 @@ fn start_admin(common: &Common, ops: &Ops, listeners: &mut Listeners) -> Result<
     let Some(address) = common.admin.address() else { return Ok(None) };
     let listener = listeners.tcp("admin", address)?;
     let system = |source| StartError::System { what: "the admin listener cannot be served", source };
-    let admin = Admin::start(listener, &common.admin_hosts, &ops.board, &ops.metrics).map_err(system)?;
+    let admin = Admin::start(listener, &common.admin_host, &ops.board, &ops.metrics).map_err(system)?;
     ops.board.add_listener("admin", "http", admin.address());
     Ok(Some(admin))
 }

@@ -11,9 +11,9 @@ use crate::launch::DaemonArgs;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(super) daemon: DaemonArgs,
-    #[command(flatten)]
     pub(super) flags: Flags,
+    #[command(flatten)]
+    pub(super) daemon: DaemonArgs,
 }
 
 const EXAMPLES: &str = "\

@@ -25,7 +25,7 @@ pub(crate) fn run(args: args::Args) -> Exit {
 }
 
 /// The running server.
-struct StunServer {
+pub(crate) struct StunServer {
     server: Server,
     /// Stays the same over reloads, so that a nonce outlives one.
     nonce_key: [u8; 32],

@@ -1,8 +1,10 @@
-//! The accept loop. Connections that say nothing are the first to go when room is short.
+//! The accept loop. Connections that have not asked anything yet are the first to go when room is short, oldest first:
+//! a client that means it has asked long before.
 
 use std::{
     collections::VecDeque,
     convert::Infallible,
+    fmt::Write as _,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -12,7 +14,7 @@ use axum::{Router, body::Body, http::StatusCode, response::IntoResponse as _};
 use hyper::{Request, Response, Version, body::Incoming, header, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use tokio::{
@@ -38,12 +40,24 @@ const MAX_HEAD: usize = 16 * 1024;
 /// How long to wait when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+/// Why a connection was not served.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Reason {
     Silent,
     Slow,
     Full,
     ForeignHost,
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Full => "full",
+            Self::ForeignHost => "foreign_host",
+        })
+    }
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -59,8 +73,8 @@ pub(super) struct Server {
     open: Gauge,
 }
 
-/// The connections that have not said anything yet, oldest first.
-type Silent = Arc<Mutex<VecDeque<AbortHandle>>>;
+/// The connections whose request has not arrived yet, oldest first.
+type Waiting = Arc<Mutex<VecDeque<AbortHandle>>>;
 
 impl Server {
     pub(super) fn new(board: Board, metrics: &Metrics, hosts: &[String]) -> Self {
@@ -78,7 +92,7 @@ impl Server {
 
     pub(super) async fn serve(self, listener: TcpListener) {
         let server = Arc::new(self);
-        let silent = Silent::default();
+        let waiting = Waiting::default();
         let mut connections = JoinSet::new();
         loop {
             let (stream, peer) = match listener.accept().await {
@@ -90,24 +104,21 @@ impl Server {
                 }
             };
             while connections.try_join_next().is_some() {}
-            if connections.len() >= CONNECTIONS && !server.make_room(&silent, &mut connections).await {
+            if connections.len() >= CONNECTIONS && !server.make_room(&waiting, &mut connections).await {
                 server.reject(Reason::Full);
                 continue;
             }
             let server = Arc::clone(&server);
-            let quiet = Arc::clone(&silent);
-            let handle = connections.spawn(async move {
-                server.open.inc();
-                server.connection(stream, peer, &quiet).await;
-            });
-            lock(&silent).push_back(handle);
+            let queue = Arc::clone(&waiting);
+            let handle = connections.spawn(async move { server.connection(stream, peer, &queue).await });
+            lock(&waiting).push_back(handle);
         }
     }
 
-    /// Closes the connection that has been silent for longest. False where all are at work.
-    async fn make_room(&self, silent: &Silent, connections: &mut JoinSet<()>) -> bool {
+    /// Closes the connection that has waited longest. False where all are being answered.
+    async fn make_room(&self, waiting: &Waiting, connections: &mut JoinSet<()>) -> bool {
         loop {
-            let Some(oldest) = lock(silent).pop_front() else { return false };
+            let Some(oldest) = lock(waiting).pop_front() else { return false };
             if oldest.is_finished() {
                 continue;
             }
@@ -118,19 +129,23 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, silent: &Silent) {
-        let _open = Open(&self.open);
-        let first = timeout(FIRST_BYTE, stream.peek(&mut [0])).await;
-        if let Some(id) = tokio::task::try_id() {
-            lock(silent).retain(|handle| handle.id() != id);
-        }
-        match first {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, waiting: &Waiting) {
+        let _open = Open::count(&self.open);
+        let id = tokio::task::id();
+        let has_asked = || lock(waiting).retain(|handle| handle.id() != id);
+        match timeout(FIRST_BYTE, stream.peek(&mut [0])).await {
             Ok(Ok(1..)) => {}
-            Ok(_) => return,
-            Err(_) => return self.reject(Reason::Silent),
+            Ok(_) => return has_asked(),
+            Err(_) => {
+                has_asked();
+                return self.reject(Reason::Silent);
+            }
         }
-        let Ok(local) = stream.local_addr() else { return };
-        let service = service_fn(|request| self.answer(request, local));
+        let Ok(local) = stream.local_addr() else { return has_asked() };
+        let service = service_fn(|request| {
+            has_asked();
+            self.answer(request, local)
+        });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(FIRST_BYTE)
@@ -143,6 +158,7 @@ impl Server {
             Ok(Err(error)) => tracing::debug!(%peer, %error, "an admin connection failed"),
             Err(_) => self.reject(Reason::Slow),
         }
+        has_asked();
     }
 
     async fn answer(&self, request: Request<Incoming>, local: SocketAddr) -> Result<Response<Body>, Infallible> {
@@ -175,7 +191,7 @@ impl Server {
             return None;
         }
         self.reject(Reason::ForeignHost);
-        Some((StatusCode::MISDIRECTED_REQUEST, "this listener does not go by that name; see the key `admin_hosts`\n"))
+        Some((StatusCode::MISDIRECTED_REQUEST, "this listener does not go by that name; see the key `admin_host`\n"))
     }
 
     fn reject(&self, reason: Reason) {
@@ -186,12 +202,19 @@ impl Server {
 /// Counts a connection down however it ends.
 struct Open<'a>(&'a Gauge);
 
+impl<'a> Open<'a> {
+    fn count(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-fn lock(silent: &Silent) -> std::sync::MutexGuard<'_, VecDeque<AbortHandle>> {
-    silent.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, VecDeque<AbortHandle>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
