@@ -9,6 +9,7 @@ mod wire;
 
 mod builds;
 mod kinds;
+mod leaves_nothing;
 mod matrix;
 mod measure;
 mod port_mapping;
@@ -19,6 +20,7 @@ mod wires;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    leaves_nothing::hold();
     let arguments = libtest_mimic::Arguments::from_args();
     // Listing needs no lab; where none is allowed, each trial says so.
     if !arguments.list {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let trials = [
         builds::trials(),
         kinds::trials(),
+        leaves_nothing::trials(),
         matrix::trials(),
         port_mapping::trials(),
         streams::trials(),
