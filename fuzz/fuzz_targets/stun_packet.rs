@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../entry/stun.rs"]
+#[allow(dead_code)]
+mod stun;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| stun::packet(bytes));

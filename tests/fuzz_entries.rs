@@ -1,0 +1,61 @@
+//! The fuzz targets without a fuzzer (T19, S7): the same entry functions over the checked-in seeds, mutants of sound
+//! messages and random bytes, a bounded number of times on stable Rust. `NZC_FUZZ_EXECUTIONS` raises the number.
+
+#![expect(clippy::print_stdout, reason = "how many executions there were is the result a person wants to see")]
+
+#[path = "../fuzz/entry/stun.rs"]
+mod stun;
+#[path = "support/stun_mutation.rs"]
+mod stun_mutation;
+
+use stun_mutation::{Mutator, Random, corpus};
+
+fn executions() -> usize {
+    std::env::var("NZC_FUZZ_EXECUTIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(200_000)
+}
+
+fn checked_in(target: &str) -> Vec<Vec<u8>> {
+    let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    let mut paths: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{folder}: {error}"))
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("readable")).collect()
+}
+
+/// Runs `entry` on the corpus, then half on mutants, half on random bytes behind a plausible header.
+fn drive(target: &str, entry: fn(&[u8])) {
+    let seeds = checked_in(target);
+    assert!(!seeds.is_empty(), "{target} has a corpus");
+    seeds.iter().for_each(|bytes| entry(bytes));
+    let corpus: Vec<_> = corpus(7).into_iter().chain(seeds).collect();
+    let mut mutator = Mutator::new(&corpus, 7);
+    let mut random = Random::new(8);
+    let started = std::time::Instant::now();
+    let executions = executions();
+    for index in 0..executions {
+        if index % 2 == 0 {
+            entry(&mutator.next());
+        } else {
+            let length = 4 * random.below(64);
+            let mut bytes = random.bytes(20 + length);
+            bytes[0] &= 0x3F;
+            bytes[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+            bytes[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
+            entry(&bytes);
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{target}: {} executions in {seconds:.1} s, 0 crashes", corpus.len() + executions);
+}
+
+#[test]
+fn t19_the_raw_path_holds_its_properties_on_bytes_of_every_kind() {
+    drive("stun_packet", stun::packet);
+}
+
+#[test]
+fn s7_the_typed_path_holds_its_properties_on_bytes_of_every_kind() {
+    drive("stun_typed", stun::typed);
+}
