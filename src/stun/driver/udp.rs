@@ -124,6 +124,8 @@ impl<'s> Desk<'s> {
             match self.received.receive(socket) {
                 Ok(count) => {
                     self.answer(slot);
+                    // Before anything is sent: whoever has an answer finds it counted.
+                    self.shared.counters.absorb(&mut self.tally);
                     self.flush();
                     if count < BATCH {
                         break;
