@@ -1,9 +1,11 @@
 //! The roles as child processes of the lab: the same binary, started, waited for, stopped.
 
+use std::ffi::OsStr;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use fabric::netlab::namespace::Namespace;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -16,17 +18,38 @@ pub(crate) struct Daemon {
     pub(crate) ready: serde_json::Value,
 }
 
+/// Where a child runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// In the network of this process.
+    Here,
+    /// In a namespace of the lab.
+    In(&'a Namespace),
+}
+
 /// This binary with these arguments.
-fn nzc(arguments: &[&str]) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("this program cannot find itself")?);
+fn nzc(place: Place<'_>, arguments: &[impl AsRef<OsStr>]) -> anyhow::Result<Command> {
+    let program = std::env::current_exe().context("this program cannot find itself")?;
+    let mut command = match place {
+        Place::Here => Command::new(program),
+        Place::In(namespace) => namespace.command(program).into(),
+    };
+    // The lab tries the roles as they are, not as this user's environment sets them.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"NZC_")) {
+        command.env_remove(name);
+    }
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     Ok(command)
 }
 
 impl Daemon {
     /// Starts a daemon with `--ready-json` and waits for the line.
-    pub(crate) async fn start(arguments: &[&str], limit: Duration) -> anyhow::Result<Self> {
-        let mut child = nzc(arguments)?.stdout(Stdio::piped()).spawn()?;
+    pub(crate) async fn start(
+        place: Place<'_>,
+        arguments: &[impl AsRef<OsStr>],
+        limit: Duration,
+    ) -> anyhow::Result<Self> {
+        let mut child = nzc(place, arguments)?.stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take().context("the daemon has no output")?;
         let mut lines = BufReader::new(out).lines();
         let Some(line) = timeout(limit, lines.next_line()).await.context("not ready in time")?? else {
@@ -45,7 +68,7 @@ impl Daemon {
 }
 
 /// Runs one command of this binary to its end.
-pub(crate) async fn run(arguments: &[&str], limit: Duration) -> anyhow::Result<Output> {
-    let output = nzc(arguments)?.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+pub(crate) async fn run(place: Place<'_>, arguments: &[impl AsRef<OsStr>], limit: Duration) -> anyhow::Result<Output> {
+    let output = nzc(place, arguments)?.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     Ok(timeout(limit, output).await.context("still running")??)
 }

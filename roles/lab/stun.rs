@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::check::Checks;
-use super::child::{self, Daemon};
+use super::child::{self, Daemon, Place};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 200;
@@ -19,7 +19,19 @@ const ROUNDS: usize = 200;
 pub(crate) async fn scene(checks: &mut Checks, wants_text: bool) -> String {
     let begun = Instant::now();
     let server = match Daemon::start(
-        &["stun-server", "--listen", "127.0.0.1:0", "--alternate", "127.0.0.2:0", "--admin", "off", "--ready-json"],
+        Place::Here,
+        &[
+            "stun-server",
+            "--listen",
+            "127.0.0.1:0",
+            "--alternate",
+            "127.0.0.2:0",
+            "--admin",
+            "off",
+            "--log",
+            "warn",
+            "--ready-json",
+        ],
         PATIENCE,
     )
     .await
@@ -119,7 +131,7 @@ async fn diagnose(checks: &mut Checks, server: SocketAddr, wants_text: bool) -> 
     let server = server.to_string();
     let arguments = ["nat-probe", "--no-port-map", "--server", &server];
     let begun = Instant::now();
-    let output = match child::run(&[&arguments[..], &["--json"]].concat(), PATIENCE).await {
+    let output = match child::run(Place::Here, &[&arguments[..], &["--json"]].concat(), PATIENCE).await {
         Ok(output) => output,
         Err(error) => {
             checks.fail("nat-probe runs", format_args!("{error:#}"));
@@ -139,7 +151,7 @@ async fn diagnose(checks: &mut Checks, server: SocketAddr, wants_text: bool) -> 
     if !wants_text {
         return String::new();
     }
-    match child::run(&arguments, PATIENCE).await {
+    match child::run(Place::Here, &arguments, PATIENCE).await {
         Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
         Err(_) => String::new(),
     }

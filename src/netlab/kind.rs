@@ -17,6 +17,19 @@ pub struct Kind {
     pub carrier: bool,
 }
 
+/// What a right diagnosis says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Truth {
+    /// Whether UDP passes at all; if not, the rest cannot be known over UDP.
+    pub udp: bool,
+    /// Whether addresses are translated.
+    pub translated: bool,
+    /// The mapping behaviour, never [`Mapping::Masquerade`].
+    pub mapping: Mapping,
+    /// The filtering behaviour.
+    pub filtering: Filtering,
+}
+
 const PORT_RESTRICTED: Nat = Nat::PORT_RESTRICTED;
 const SYMMETRIC: Nat = Nat::SYMMETRIC;
 
@@ -173,6 +186,35 @@ impl Kind {
             &[Router { restriction: Restriction::CaptivePortal, ..Router::nat(PORT_RESTRICTED) }],
         ),
     ];
+
+    /// What a right diagnosis says about IPv4 and UDP behind this kind.
+    #[must_use]
+    pub fn truth(&self) -> Truth {
+        let mut truth = Truth {
+            udp: true,
+            translated: false,
+            mapping: Mapping::EndpointIndependent,
+            filtering: Filtering::EndpointIndependent,
+        };
+        for router in self.routers {
+            truth.udp &= !matches!(router.restriction, Restriction::NoUdp | Restriction::CaptivePortal);
+            let (mapping, filtering) = match router.v4 {
+                Gate::Open => continue,
+                Gate::Firewall(_) => (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent),
+                Gate::Translate(nat) => {
+                    truth.translated = true;
+                    // One host alone cannot tell the two apart.
+                    let mapping =
+                        if nat.mapping == Mapping::Masquerade { Mapping::EndpointIndependent } else { nat.mapping };
+                    (mapping, nat.filtering)
+                }
+            };
+            // In a chain the strictest decides.
+            truth.mapping = truth.mapping.max(mapping);
+            truth.filtering = truth.filtering.max(filtering);
+        }
+        truth
+    }
 
     /// Finds a kind by its name.
     #[must_use]

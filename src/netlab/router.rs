@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Which mapping a NAT uses for a second destination (RFC 4787 section 4.1).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Which mapping a NAT uses for a second destination (RFC 4787 section 4.1), the most useful first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Mapping {
     /// One mapping for every destination.
     EndpointIndependent,
@@ -16,8 +16,8 @@ pub enum Mapping {
     Masquerade,
 }
 
-/// Whose packets a mapping lets in (RFC 4787 section 5).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Whose packets a mapping lets in (RFC 4787 section 5), the most open first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Filtering {
     /// Everybody's.
     EndpointIndependent,

@@ -73,6 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         assert_eq!(known, all);
         Ok(())
     }));
+    trials.push(trial("the_truth_about_each_kind_is_what_was_measured", &[], truth));
     for name in ["full-cone", "address-restricted", "port-restricted", "hairpin", "random-cone", "refusing"] {
         trials.push(trial(&format!("{name}_stays_endpoint_independent_when_two_hosts_use_one_port"), lab, move || {
             collision(name)
@@ -105,6 +106,24 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.push(trial("open_is_open_over_ipv6_too", lab, v6_open));
     trials.push(trial("address_pool_gives_sockets_different_addresses", lab, pool));
     trials
+}
+
+/// What the lab says to the tools' tests is what plain sockets see.
+fn truth() -> Result<(), Failed> {
+    for (name, translated, expected) in EXPECTED {
+        let truth = Kind::named(name).ok_or("a known kind")?.truth();
+        assert_eq!((truth.udp, truth.translated), (expected.is_some(), *translated), "{name}");
+        if let Some((mapping, filtering, _)) = expected {
+            let said = (format!("{:?}", truth.mapping), format!("{:?}", truth.filtering));
+            let word = |depends: &Depends| match depends {
+                Nothing => "EndpointIndependent",
+                Address => "AddressDependent",
+                AddressAndPort => "AddressAndPortDependent",
+            };
+            assert_eq!(said, (word(mapping).to_owned(), word(filtering).to_owned()), "{name}");
+        }
+    }
+    Ok(())
 }
 
 /// A world with one home of a kind.
