@@ -43,6 +43,8 @@ pub(crate) struct Manner {
     pub(crate) slow: Duration,
     /// Carries requests out and does not answer.
     pub(crate) mute: bool,
+    /// Closes IGD connections without a word.
+    pub(crate) mute_igd: bool,
 }
 
 impl Default for Manner {
@@ -58,6 +60,7 @@ impl Default for Manner {
             careless_nonce: false,
             slow: Duration::ZERO,
             mute: false,
+            mute_igd: false,
         }
     }
 }
@@ -256,6 +259,9 @@ async fn serve_http(listener: TcpListener, state: Arc<Mutex<State>>, manner: Arc
             let Some(request) = read_request(&mut stream).await else { return };
             let manner = manner.lock().unwrap().clone();
             tokio::time::sleep(manner.slow).await;
+            if manner.mute_igd {
+                return;
+            }
             let (status, body) = answer_http(&request, &manner, &state);
             if manner.mute {
                 return;

@@ -162,7 +162,7 @@ async fn a_nonce_overwritten_by_another_does_not_leave_the_mapping_behind() {
     // Another program of this host asks for the same port with a nonce of its own.
     let other = make(&router, &survey, &wish, &journal).await.unwrap();
     assert_eq!(router.table().len(), 1);
-    assert_eq!(mapping.remove(soon()).await.unwrap(), Removal::Removed, "by way of NAT-PMP");
+    assert_eq!(mapping.remove(soon()).await.unwrap(), Removal::Removed, "by way of IGD");
     assert!(router.table().is_empty());
     drop(other);
 }
@@ -175,7 +175,7 @@ async fn a_refusal_that_cannot_be_helped_is_reported_with_the_lease() {
     let wish = Wish::short(Protocol::Pcp, Transport::Udp, 4000);
     let mapping = make(&router, &survey, &wish, &journal).await.unwrap();
     let _other = make(&router, &survey, &wish, &journal).await.unwrap();
-    router.change(|manner| manner.natpmp = false);
+    router.change(|manner| manner.mute_igd = true);
     assert_eq!(mapping.remove(soon()).await.unwrap(), Removal::LeftToExpire { lease: 30 });
 }
 

@@ -84,6 +84,15 @@ pub enum ControlError {
     Unusable(String),
 }
 
+/// A mapping as the gateway shows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Its description.
+    pub description: String,
+    /// The host and port it leads to, where the gateway names them as such.
+    pub internal: Option<SocketAddr>,
+}
+
 /// A control point at one gateway: where it is and from which address of this host it is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlPoint {
@@ -189,16 +198,16 @@ impl ControlPoint {
             .await
     }
 
-    /// The description of the mapping at an outer port, or `None` where there is none.
+    /// The mapping at an outer port, or `None` where there is none.
     ///
     /// # Errors
     /// A [`ControlError`] where the gateway does not say.
-    pub async fn mapping_description(
+    pub async fn mapping_at(
         &self,
         connection: &Connection,
         transport: Transport,
         external_port: u16,
-    ) -> Result<Option<String>, ControlError> {
+    ) -> Result<Option<Entry>, ControlError> {
         let service = connection.kind.service_type();
         let body = format!(
             "<?xml version=\"1.0\"?><s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\" \
@@ -211,10 +220,14 @@ impl ControlPoint {
         let headers = [("SOAPAction", action.as_str()), ("Content-Type", "text/xml; charset=\"utf-8\"")];
         let unusable = |error: FetchError| ControlError::Unusable(error.to_string());
         let answer = self.fetch(Method::POST, &connection.control, &headers, body).await.map_err(unusable)?;
-        if let Some(text) = description::element_text(&answer, "NewPortMappingDescription") {
-            return Ok(Some(text));
+        let text = |name: &str| description::element_text(&answer, name);
+        if let Some(description) = text("NewPortMappingDescription") {
+            let client = text("NewInternalClient").and_then(|client| client.trim().parse::<IpAddr>().ok());
+            let port = text("NewInternalPort").and_then(|port| port.trim().parse::<u16>().ok());
+            let internal = client.zip(port).map(|(client, port)| SocketAddr::new(client, port));
+            return Ok(Some(Entry { description, internal }));
         }
-        match description::element_text(&answer, "errorCode").as_deref().map(str::trim) {
+        match text("errorCode").as_deref().map(str::trim) {
             Some("714") => Ok(None),
             Some(code) => Err(ControlError::Refused { code: code.parse().unwrap_or(0), text: String::new() }),
             None => Err(ControlError::Unusable("neither a mapping nor an error".to_owned())),

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::mapping::driver::undo;
-use super::super::mapping::{Record, Removal};
+use super::super::mapping::driver::{Claimant, undo};
+use super::super::mapping::{Claim, Record, Removal};
 use super::{Entry, Ledger, MAX_LINE};
 
 /// The largest journal read back, in bytes.
@@ -177,7 +177,7 @@ pub async fn guard(input: impl AsyncRead + Unpin) -> CleanUp {
     if outcome.left == 0
         && let Some(path) = ledger.file()
     {
-        forget_dead(path);
+        forget_dead(path).await;
     }
     outcome
 }
@@ -213,10 +213,17 @@ fn open_dead(path: &Path) -> Option<(File, Ledger)> {
     Some((file, Ledger::read(&String::from_utf8_lossy(&text))))
 }
 
-fn forget_dead(path: &Path) {
-    if let Some((file, _)) = open_dead(path) {
-        log_failure(fs::remove_file(path), "journal not removed");
-        drop(file);
+/// Removes the journal of a writer that has just died. The kernel may give up the lock a moment after it closes the pipe.
+async fn forget_dead(path: &Path) {
+    for _ in 0..10 {
+        if let Some((file, _)) = open_dead(path) {
+            log_failure(fs::remove_file(path), "journal not removed");
+            return drop(file);
+        }
+        if !path.exists() {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -246,19 +253,18 @@ pub async fn clean_up(ledger: &Ledger) -> CleanUp {
 
 /// Whether the gateway says that the mapping is gone.
 async fn clean_up_one(record: Record, started: Instant, deadline: Instant) -> bool {
+    // Datagrams keep their order, and a granted mapping has no request left on its way.
+    let one_look_is_enough = record.granted || !matches!(record.claim, Claim::Igd(_) | Claim::Pinhole { .. });
     let mut is_gone = false;
     for look in std::iter::once(Duration::ZERO).chain(SECOND_LOOKS) {
         sleep_until(started.checked_add(look).unwrap_or(deadline)).await;
-        is_gone = match undo(&record, true, deadline).await {
-            Ok(Removal::Removed | Removal::AlreadyGone) => true,
-            Ok(Removal::LeftToExpire { .. }) => false,
-            Err(error) => {
-                tracing::debug!(%error, "mapping not removed");
-                false
-            }
-        };
-        // A granted mapping that is gone stays gone: nothing of its maker is on its way any more.
-        if is_gone && record.granted {
+        match undo(&record, Claimant::Heir, deadline).await {
+            Ok(Removal::Removed | Removal::AlreadyGone) => is_gone = true,
+            // After the first look: somebody else has the port by now.
+            Ok(Removal::LeftToExpire { .. }) => {}
+            Err(error) => tracing::debug!(%error, "mapping not removed"),
+        }
+        if is_gone && one_look_is_enough {
             break;
         }
     }

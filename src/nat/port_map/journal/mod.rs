@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn every_kind_of_record_comes_back_from_its_line() {
         let claims = [
-            Claim::Pcp { nonce: pcp::Nonce([7; 12]), port: 5351 },
+            Claim::Pcp { nonce: pcp::Nonce([7; 12]), port: 5351, igd: None },
             Claim::NatPmp { port: 5351 },
             Claim::Igd(Connection { kind: ConnectionKind::Ip2, control: endpoint() }),
             Claim::Pinhole { firewall: endpoint(), id: None },

@@ -1,19 +1,22 @@
 //! Makes, renews and removes one mapping.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand::RngExt as _;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::Instant;
 
 use super::super::driver::{ask, at};
 use super::super::epoch::EpochClock;
 use super::super::exchange::{Conclusion, Question, Reply};
+use super::super::igd::Connection;
 use super::super::igd::driver::{ControlError, ControlPoint};
 use super::super::journal::Entry;
 use super::super::journal::driver::{Journal, unix_now};
 use super::super::survey::{Route, Survey};
-use super::super::{Protocol, natpmp, pcp};
+use super::super::{Protocol, Transport, natpmp, pcp};
 use super::{Claim, Grant, MapError, Record, Removal, Wish, granted, renew_after};
 
 /// How many outer ports are tried where the wished one is taken.
@@ -50,7 +53,9 @@ pub async fn map(
     let (claim, clock) = match wish.protocol {
         Protocol::Pcp => {
             let clock = survey.pcp.facts.as_ref().map(|facts| facts.clock).ok_or(not_offered)?;
-            (Claim::Pcp { nonce: pcp::Nonce(rand::random()), port }, clock)
+            let igd = survey.igd.facts.as_ref().filter(|facts| !facts.over_ipv6);
+            let igd = igd.and_then(|facts| facts.connections.first().cloned());
+            (Claim::Pcp { nonce: pcp::Nonce(rand::random()), port, igd }, clock)
         }
         Protocol::NatPmp => {
             let clock = survey.natpmp.facts.as_ref().map(|facts| facts.clock).ok_or(not_offered)?;
@@ -177,7 +182,7 @@ impl Mapping {
     /// # Errors
     /// A [`MapError`] where the gateway could not be asked; the journal's readers try again.
     pub async fn remove(self, deadline: Instant) -> Result<Removal, MapError> {
-        let removal = undo(&self.record, false, deadline).await?;
+        let removal = undo(&self.record, Claimant::Owner, deadline).await?;
         if !matches!(removal, Removal::LeftToExpire { .. }) {
             self.note_removal().await;
         }
@@ -189,7 +194,7 @@ impl Mapping {
         let record = &mut self.record;
         let (transport, internal_port, lease) = (record.transport, record.internal_port, record.lease);
         match &mut record.claim {
-            Claim::Pcp { nonce, port } => {
+            Claim::Pcp { nonce, port, .. } => {
                 let (nonce, port) = (*nonce, *port);
                 let question = pcp_question(record, nonce, record.external_port, lease);
                 let finished = ask(record.route.local, at(&record.route, port), question, self.clock, deadline).await?;
@@ -284,7 +289,7 @@ impl Mapping {
             return self.note_removal().await;
         }
         let deadline = Instant::now().checked_add(UNDO_LIMIT).unwrap_or_else(Instant::now);
-        if let Ok(Removal::Removed | Removal::AlreadyGone) = undo(&self.record, true, deadline).await {
+        if let Ok(Removal::Removed | Removal::AlreadyGone) = undo(&self.record, Claimant::Asker, deadline).await {
             self.note_removal().await;
         }
     }
@@ -303,20 +308,42 @@ fn pcp_question(record: &Record, nonce: pcp::Nonce, external_port: u16, lifetime
     })
 }
 
-/// Takes a mapping back. `by_another` says that its maker is gone or did not hear the answer: then nothing is removed
-/// that cannot be told to be this record's.
+/// Who takes a mapping back, and so how much it has to prove.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in super::super) enum Claimant {
+    /// Its maker, to whom it was granted.
+    Owner,
+    /// Its maker, who did not hear an answer: what stands at the port may be somebody else's.
+    Asker,
+    /// Another process, after the maker's death: even the internal port may be somebody else's by now.
+    Heir,
+}
+
+/// Takes a mapping back. Nothing is removed that cannot be told to be this record's.
 ///
 /// # Errors
 /// A [`MapError`] where the gateway could not be asked or did not answer.
-pub(in super::super) async fn undo(record: &Record, by_another: bool, deadline: Instant) -> Result<Removal, MapError> {
+pub(in super::super) async fn undo(
+    record: &Record,
+    claimant: Claimant,
+    deadline: Instant,
+) -> Result<Removal, MapError> {
+    // NAT-PMP and pinholes have no sign of their maker: they belong to whoever has the internal port.
+    let is_anonymous = matches!(record.claim, Claim::NatPmp { .. } | Claim::Pinhole { .. });
+    if claimant == Claimant::Heir && is_anonymous && is_in_use(record).await {
+        return Ok(Removal::LeftToExpire { lease: record.lease });
+    }
     match &record.claim {
-        Claim::Pcp { nonce, port } => undo_pcp(record, *nonce, *port, deadline).await,
+        Claim::Pcp { nonce, port, igd } => match undo_pcp(record, *nonce, *port, deadline).await? {
+            pcp::ResultCode::Success => Ok(Removal::Removed),
+            refusal => Ok(look_elsewhere(record, refusal, igd.as_ref(), claimant, deadline).await),
+        },
         Claim::NatPmp { port } => undo_natpmp(record, *port, deadline).await,
         Claim::Igd(connection) => {
             let point = ControlPoint { route: record.route, deadline };
-            if by_another {
-                match point.mapping_description(connection, record.transport, record.external_port).await {
-                    Ok(Some(description)) if description.contains(&record.description()) => {}
+            if claimant != Claimant::Owner {
+                match point.mapping_at(connection, record.transport, record.external_port).await {
+                    Ok(Some(entry)) if entry.description.contains(&record.description()) => {}
                     Ok(_) => return Ok(Removal::AlreadyGone),
                     // It would not say whose it is. A granted one was ours a lease ago at most.
                     Err(ControlError::Refused { .. }) if record.granted => {}
@@ -335,7 +362,7 @@ pub(in super::super) async fn undo(record: &Record, by_another: bool, deadline: 
         Claim::Pinhole { firewall, id } => {
             let point = ControlPoint { route: record.route, deadline };
             let id = match id {
-                Some(id) if !by_another => *id,
+                Some(id) if claimant == Claimant::Owner => *id,
                 // Asking for the same pinhole again tells its ID. It may come to life by this, for a moment.
                 _ => {
                     let IpAddr::V6(local) = record.route.local else { return Ok(Removal::AlreadyGone) };
@@ -355,24 +382,63 @@ pub(in super::super) async fn undo(record: &Record, by_another: bool, deadline: 
     }
 }
 
-async fn undo_pcp(record: &Record, nonce: pcp::Nonce, port: u16, deadline: Instant) -> Result<Removal, MapError> {
+/// Whether some program of this host has the internal port.
+async fn is_in_use(record: &Record) -> bool {
+    let taken = match record.transport {
+        Transport::Tcp => TcpListener::bind(record.internal()).await.err(),
+        Transport::Udp => UdpSocket::bind(record.internal()).await.err(),
+    };
+    taken.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+async fn undo_pcp(
+    record: &Record,
+    nonce: pcp::Nonce,
+    port: u16,
+    deadline: Instant,
+) -> Result<pcp::ResultCode, MapError> {
     let question = pcp_question(record, nonce, 0, 0);
     let gateway = at(&record.route, port);
     let finished = ask(record.route.local, gateway, question, EpochClock::default(), deadline).await?;
     match finished.conclusion {
-        Conclusion::Answered { reply: Reply::Pcp(response), .. } => match response.result {
-            pcp::ResultCode::Success => Ok(Removal::Removed),
-            // Some servers let anybody overwrite the nonce and then refuse the owner (against RFC 6887 section 11.3).
-            // They are seen to keep one table for both protocols, and NAT-PMP knows no nonce.
-            pcp::ResultCode::NotAuthorized if record.route.local.is_ipv4() => {
-                match undo_natpmp(record, port, deadline).await {
-                    Ok(removal @ (Removal::Removed | Removal::AlreadyGone)) => Ok(removal),
-                    Ok(Removal::LeftToExpire { .. }) | Err(_) => Ok(Removal::LeftToExpire { lease: record.lease }),
-                }
-            }
-            _ => Ok(Removal::LeftToExpire { lease: record.lease }),
-        },
+        Conclusion::Answered { reply: Reply::Pcp(response), .. } => Ok(response.result),
         Conclusion::Answered { .. } | Conclusion::Refused | Conclusion::Silent => Err(MapError::Silent),
+    }
+}
+
+/// After PCP refused a removal: what IGD shows of the same table, and takes away.
+///
+/// Some servers let anybody overwrite the nonce and then refuse the owner (against RFC 6887 section 11.3), and answer
+/// other errors where there is nothing to remove. NAT-PMP is no second way: asked to remove what PCP made, they say
+/// "success" and leave it.
+async fn look_elsewhere(
+    record: &Record,
+    refusal: pcp::ResultCode,
+    igd: Option<&Connection>,
+    claimant: Claimant,
+    deadline: Instant,
+) -> Removal {
+    let left = Removal::LeftToExpire { lease: record.lease };
+    let is_foreign = refusal == pcp::ResultCode::NotAuthorized;
+    let point = ControlPoint { route: record.route, deadline };
+    let entry = match igd {
+        Some(connection) => point.mapping_at(connection, record.transport, record.external_port).await.ok(),
+        None => None,
+    };
+    match (entry, igd) {
+        // Only who still has the internal port may say that what leads there is his, whatever its nonce.
+        (Some(Some(entry)), Some(connection))
+            if entry.internal == Some(record.internal()) && claimant == Claimant::Owner =>
+        {
+            match point.remove_mapping(connection, record.transport, record.external_port).await {
+                Ok(()) => Removal::Removed,
+                Err(ControlError::NotFound) => Removal::AlreadyGone,
+                Err(_) => left,
+            }
+        }
+        (Some(None), _) if !is_foreign => Removal::AlreadyGone,
+        (None, _) if !is_foreign && !record.granted => Removal::AlreadyGone,
+        _ => left,
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Claim {
         nonce: pcp::Nonce,
         /// The UDP port of the server.
         port: u16,
+        /// The control point of the same router's IGD, where it has one: another way to the same table.
+        igd: Option<Connection>,
     },
     /// NAT-PMP: the internal port alone, and the UDP port of the gateway.
     NatPmp {

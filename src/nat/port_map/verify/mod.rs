@@ -14,9 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Transport;
 use crate::address::special;
+use crate::protocol::stun::dial_back::{self, DialTransport};
 use crate::protocol::stun::{AttributeType, Class, Method, Packet, TransactionId, WriteError, Writer};
-
-const DIAL_BACK: AttributeType = AttributeType(0xC05B);
 
 /// What a dial-back is recognised by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -123,7 +122,7 @@ pub fn request(
 ) -> Result<Vec<u8>, WriteError> {
     let mut buffer = [0; 64];
     let mut writer = Writer::new(&mut buffer, Class::Request, Method::BINDING, transaction)?;
-    writer.attribute(DIAL_BACK, &value(transport, port, nonce))?;
+    writer.attribute(AttributeType::DIAL_BACK, &value(transport, port, nonce))?;
     Ok(writer.as_bytes().to_vec())
 }
 
@@ -137,22 +136,24 @@ pub fn offer(bytes: &[u8], transaction: TransactionId) -> Option<(SocketAddr, bo
     let mapped = packet
         .xor_address(AttributeType::XOR_MAPPED_ADDRESS)
         .or_else(|| packet.address(AttributeType::MAPPED_ADDRESS))?;
-    Some((mapped, packet.find(DIAL_BACK).is_some()))
+    Some((mapped, packet.find(AttributeType::DIAL_BACK).is_some()))
 }
 
 /// Whether these bytes are the dial-back that was asked for.
 #[must_use]
 pub fn is_dial_back(bytes: &[u8], transport: Transport, port: u16, nonce: Nonce) -> bool {
     let Ok(packet) = Packet::scan(bytes) else { return false };
-    let [a, b, c, d, e, f, g, h] = nonce.0;
-    let id = TransactionId([0, 0, 0, 0, a, b, c, d, e, f, g, h]);
+    let id = dial_back::DialBack::transaction_id(nonce.0);
     (packet.class(), packet.method(), packet.transaction_id()) == (Class::Indication, Method::BINDING, id)
-        && packet.find(DIAL_BACK).is_some_and(|found| found == value(transport, port, nonce))
+        && packet.find(AttributeType::DIAL_BACK).is_some_and(|found| found == value(transport, port, nonce))
 }
 
-fn value(transport: Transport, port: u16, nonce: Nonce) -> [u8; 12] {
-    let ([high, low], [a, b, c, d, e, f, g, h]) = (port.to_be_bytes(), nonce.0);
-    [transport.number(), 0, high, low, a, b, c, d, e, f, g, h]
+fn value(transport: Transport, port: u16, nonce: Nonce) -> Vec<u8> {
+    let transport = match transport {
+        Transport::Tcp => DialTransport::Tcp,
+        Transport::Udp => DialTransport::Udp,
+    };
+    dial_back::DialBack::Ask { transport, port, nonce: nonce.0 }.to_bytes()
 }
 
 #[cfg(test)]
@@ -205,7 +206,7 @@ mod tests {
         let indication = |class, id: [u8; 12], value: &[u8]| {
             let mut buffer = [0; 64];
             let mut writer = Writer::new(&mut buffer, class, Method::BINDING, TransactionId(id)).unwrap();
-            writer.attribute(DIAL_BACK, value).unwrap();
+            writer.attribute(AttributeType::DIAL_BACK, value).unwrap();
             writer.as_bytes().to_vec()
         };
         let id = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -225,14 +226,14 @@ mod tests {
         let transaction = TransactionId([5; 12]);
         let bytes = request(transaction, Transport::Udp, 0x1234, Nonce([6; 8])).unwrap();
         let packet = Packet::scan(&bytes).unwrap();
-        assert_eq!(packet.find(DIAL_BACK), Some(&[17, 0, 0x12, 0x34, 6, 6, 6, 6, 6, 6, 6, 6][..]));
+        assert_eq!(packet.find(AttributeType::DIAL_BACK), Some(&[17, 0, 0x12, 0x34, 6, 6, 6, 6, 6, 6, 6, 6][..]));
         let mapped = "11.0.0.1:7".parse().unwrap();
         let answer = |offers: bool| {
             let mut buffer = [0; 64];
             let mut writer = Writer::new(&mut buffer, Class::Success, Method::BINDING, transaction).unwrap();
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, mapped).unwrap();
             if offers {
-                writer.attribute(DIAL_BACK, &[]).unwrap();
+                writer.attribute(AttributeType::DIAL_BACK, &[]).unwrap();
             }
             writer.as_bytes().to_vec()
         };
