@@ -196,6 +196,11 @@ impl Detector {
         }
     }
 
+    /// Whether a station has both doors, so that the filtering could be told.
+    pub(super) fn door_exists(&self, station: usize) -> bool {
+        self.door_of(station, Door::Far).is_some() && self.door_of(station, Door::Near).is_some()
+    }
+
     fn knock(&mut self, now: Instant, door: Door, station: usize, slot: Slot) -> Option<(usize, Slot)> {
         let server = self.servers.get(station)?;
         let ask = match door {

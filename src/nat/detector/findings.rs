@@ -1,12 +1,14 @@
 //! Facts from everything that was seen.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::filtering::{Door, Fate};
+use super::reach::Server;
 use super::{Detector, weight};
 use crate::nat::behaviour::{Class, Dependence, Fact};
-use crate::nat::client::{Outcome, Slot, Spent};
+use crate::nat::client::{ExchangeId, Outcome, Refusal, Slot, Spent};
 
 /// What the detector found out about UDP in one address family.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,15 @@ pub struct Findings {
     pub answered: bool,
     /// Whether servers contradict each other.
     pub servers_disagree: bool,
+    /// Operators whose servers told a mapped address.
+    pub operators: usize,
+    /// Why what could have been decided was not: contradiction or loss. `None` where everything these servers can tell
+    /// is known.
+    pub undecided: Option<String>,
+    /// Whether requests drew ICMP errors that did not come from the server.
+    pub refused_on_the_way: bool,
+    /// Local sockets opened.
+    pub sockets: u32,
     /// A local address and how it was seen from outside.
     pub local: Option<SocketAddr>,
     /// The mapped address of [`Findings::local`].
@@ -31,8 +42,8 @@ pub struct Findings {
     pub filtering: Fact<Dependence>,
     /// Whether the outer port equals the inner one.
     pub preserves_port: Fact<bool>,
-    /// Round trip to the first server.
-    pub round_trip: Option<Duration>,
+    /// The servers, in the order they were given.
+    pub servers: Vec<ServerFindings>,
     /// Tries lost and answered among those expected to be answered.
     pub losses: (u32, u32),
     /// When the core verdict stood, since the start.
@@ -41,6 +52,19 @@ pub struct Findings {
     pub finished_after: Option<Duration>,
     /// What it cost.
     pub spent: Spent,
+}
+
+/// What became of one server.
+#[derive(Clone, Debug, Default)]
+pub struct ServerFindings {
+    /// Whether it answered.
+    pub answered: bool,
+    /// Its second address and port, where they were believed.
+    pub alternate: Option<SocketAddr>,
+    /// Round trip to it.
+    pub round_trip: Option<Duration>,
+    /// What is peculiar about it.
+    pub note: Option<String>,
 }
 
 pub(super) fn collect(detector: &Detector) -> Findings {
@@ -59,6 +83,10 @@ pub(super) fn collect(detector: &Detector) -> Findings {
         class,
         answered,
         servers_disagree: detector.judgement().servers_disagree(),
+        operators: detector.operators(),
+        undecided: detector.undecided(&nat, &mapping, &filtering),
+        refused_on_the_way: !answered && detector.is_refused_on_the_way(),
+        sockets: u32::try_from(detector.locals.len()).unwrap_or(u32::MAX),
         local: first.and_then(|seen| detector.locals.get(&seen.slot).copied()),
         mapped: first.map(|seen| seen.mapped),
         nat,
@@ -66,11 +94,7 @@ pub(super) fn collect(detector: &Detector) -> Findings {
         mapping_depends,
         filtering,
         preserves_port: detector.preservation_fact(),
-        round_trip: detector
-            .servers
-            .iter()
-            .find(|server| server.read)
-            .and_then(|server| detector.client.pace(server.address.ip()).round_trip()),
+        servers: detector.server_findings(),
         losses: detector.client.losses(),
         core_after: detector.core_after,
         finished_after: detector.finished_after,
@@ -82,6 +106,63 @@ impl Detector {
     /// Whether every question of the first round ended in silence and not in refusal.
     fn is_silent_everywhere(&self) -> bool {
         !self.asked.is_empty() && self.asked.values().all(|id| matches!(self.outcome(*id), Some(Outcome::Silent)))
+    }
+
+    /// Whether every question drew an error and at least one came from somebody else than the server.
+    fn is_refused_on_the_way(&self) -> bool {
+        let refused = |id: &ExchangeId| match self.outcome(*id) {
+            Some(Outcome::Refused(error)) => Some(*error),
+            _ => None,
+        };
+        let mut foreign = false;
+        for ((_, to), id) in &self.asked {
+            let Some(error) = refused(id) else { return false };
+            foreign |= error.refusal != Refusal::Local && error.offender.is_some_and(|offender| offender != to.ip());
+        }
+        foreign
+    }
+
+    fn server_findings(&self) -> Vec<ServerFindings> {
+        let found = |server: &Server| ServerFindings {
+            answered: server.read,
+            alternate: server.far().or_else(|| server.near()),
+            round_trip: self.client.pace(server.address.ip()).round_trip().filter(|_| server.read),
+            note: self.note_on(server),
+        };
+        self.servers.iter().map(found).collect()
+    }
+
+    fn note_on(&self, server: &Server) -> Option<String> {
+        let first = self.mappers.iter().filter_map(|slot| self.asked.get(&(*slot, server.address)));
+        let exchange = first.filter_map(|id| self.client.exchange(*id)).find(|exchange| exchange.answer().is_some());
+        if let Some(code) = exchange.and_then(|exchange| exchange.answer()?.error) {
+            return Some(format!("it refuses a plain request with error {code}"));
+        }
+        if let Some(why) = &server.alternate_refused {
+            return Some(why.clone());
+        }
+        server.ignores_change.then(|| "it does not answer from elsewhere when asked to".to_owned())
+    }
+
+    fn operators(&self) -> usize {
+        self.sightings().iter().map(|seen| seen.server).collect::<BTreeSet<_>>().len()
+    }
+
+    /// What could have been decided with these servers and was not.
+    fn undecided(&self, nat: &Fact<bool>, mapping: &Fact<Dependence>, filtering: &Fact<Dependence>) -> Option<String> {
+        let judgement = self.judgement();
+        if judgement.servers_disagree() {
+            return Some(mapping.because.clone());
+        }
+        if nat.value.is_none() && !self.sightings().is_empty() {
+            return Some(nat.because.clone());
+        }
+        let endpoints: BTreeSet<SocketAddr> = self.sightings().iter().map(|seen| seen.to).collect();
+        if endpoints.len() >= 2 && !judgement.is_settled() {
+            return Some(mapping.because.clone());
+        }
+        let testable = self.stations().iter().any(|station| self.door_exists(*station));
+        (testable && filtering.value.is_none()).then(|| filtering.because.clone())
     }
 
     /// Each mapping socket with a sighting: its local and mapped address and the packets that show it.

@@ -16,6 +16,7 @@
 //! counts only beside an answer that shows that the path and the server were alive afterwards, and only when enough
 //! independent tries agree for the loss rate that was seen.
 
+pub mod driver;
 mod filtering;
 mod findings;
 mod mapping;

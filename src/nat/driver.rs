@@ -1,0 +1,196 @@
+//! One whole diagnosis: both families, UDP and TCP and the router's protocols, side by side.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::detector::driver::{Diagnosis, diagnose, local_towards};
+use super::detector::{self, Detector};
+use super::port_map::driver::{Family, SurveyOptions, survey};
+use super::port_map::survey::Survey;
+use super::report::{self, Contrast, FamilyReport, Report, ServerReport};
+use super::stream;
+
+/// Addresses of one name that are asked.
+const ADDRESSES_PER_NAME: usize = 1;
+
+/// What to find out, from whom and at what cost.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program and its version, for the report.
+    pub program: String,
+    /// Servers as `HOST:PORT`, the preferred first.
+    pub servers: Vec<String>,
+    /// Whether to probe over IPv4.
+    pub ipv4: bool,
+    /// Whether to probe over IPv6.
+    pub ipv6: bool,
+    /// The local address to probe from; the one that leads to the servers where absent.
+    pub bind: Vec<IpAddr>,
+    /// Whether to stop at the core verdict.
+    pub core_only: bool,
+    /// Whether to ask the router for its port-mapping protocols.
+    pub port_map: bool,
+    /// Whether the report holds every packet.
+    pub explain: bool,
+    /// Names are resolved and everything but the lifetime is done by then.
+    pub timeout: Duration,
+}
+
+/// What happens on the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// Names are being resolved.
+    Resolving,
+    /// Packets are on their way.
+    Probing,
+    /// The core verdict of one family stands.
+    Core {
+        /// Whether it is the one for IPv4.
+        ipv4: bool,
+        /// The old name it comes to.
+        class: super::behaviour::Class,
+    },
+}
+
+/// One configured server and what its name resolved to.
+#[derive(Clone, Debug)]
+struct Named {
+    name: String,
+    addresses: Result<Vec<SocketAddr>, String>,
+}
+
+/// Runs a diagnosis to its end.
+pub async fn probe(options: &Options, progress: impl Fn(Progress) + Sync) -> Report {
+    let start = Instant::now();
+    progress(Progress::Resolving);
+    let named = resolve(&options.servers, options.timeout.min(Duration::from_secs(4))).await;
+    progress(Progress::Probing);
+    let (ipv4, ipv6) =
+        tokio::join!(one_family(options, &named, true, &progress), one_family(options, &named, false, &progress));
+    let elapsed = (start.elapsed().as_secs_f64() * 1e5).round() / 1e2;
+    report::finish(options.program.clone(), elapsed, ipv4, ipv6)
+}
+
+async fn resolve(names: &[String], limit: Duration) -> Vec<Named> {
+    let mut tasks = JoinSet::new();
+    for (position, name) in names.iter().cloned().enumerate() {
+        tasks.spawn(async move {
+            let looked_up = tokio::time::timeout(limit, tokio::net::lookup_host(name.clone())).await;
+            let addresses = match looked_up {
+                Ok(Ok(addresses)) => Ok(addresses.collect()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("the name was not resolved in time".to_owned()),
+            };
+            (position, Named { name, addresses })
+        });
+    }
+    let mut named: Vec<(usize, Named)> = tasks.join_all().await;
+    named.sort_by_key(|(position, _)| *position);
+    named.into_iter().map(|(_, named)| named).collect()
+}
+
+async fn one_family(
+    options: &Options,
+    named: &[Named],
+    is_ipv4: bool,
+    progress: &(impl Fn(Progress) + Sync),
+) -> FamilyReport {
+    if !(if is_ipv4 { options.ipv4 } else { options.ipv6 }) {
+        return report::unprobed("switched off");
+    }
+    let mut servers: Vec<(String, SocketAddr)> = Vec::new();
+    for each in named {
+        let of_family = each.addresses.iter().flatten().filter(|address| address.is_ipv4() == is_ipv4);
+        for address in of_family.take(ADDRESSES_PER_NAME) {
+            if !servers.iter().any(|(_, other)| other == address) {
+                servers.push((each.name.clone(), *address));
+            }
+        }
+    }
+    let Some((_, first)) = servers.first() else {
+        let failed: Vec<String> = named
+            .iter()
+            .filter_map(|each| each.addresses.as_ref().err().map(|error| format!("{}: {error}", each.name)))
+            .collect();
+        return report::unprobed(if failed.is_empty() {
+            "no server has an address of this family".to_owned()
+        } else {
+            failed.join("; ")
+        });
+    };
+    let local = match options.bind.iter().find(|ip| ip.is_ipv4() == is_ipv4) {
+        Some(ip) => *ip,
+        None => match local_towards(*first) {
+            Ok(ip) => ip,
+            Err(error) => return report::unprobed(format!("no way to the servers: {error}")),
+        },
+    };
+    let addresses: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
+    let config =
+        detector::Config { servers: addresses.clone(), core_only: options.core_only, ..detector::Config::default() };
+    let told = |event, detector: &Detector| {
+        if event == detector::Event::CoreReady {
+            progress(Progress::Core { ipv4: is_ipv4, class: detector.findings().class });
+        }
+    };
+    let (udp, tcp, survey) = tokio::join!(
+        diagnose(config, local, told),
+        tcp(options, &addresses, local),
+        ask_router(options, is_ipv4, local)
+    );
+    let contrast = Contrast {
+        networks: addresses.iter().map(|address| network(address.ip())).collect::<BTreeSet<_>>().len(),
+        tcp_answers: tcp.as_ref().is_some_and(|tcp| tcp.answered),
+    };
+    let packets = options.explain.then(|| udp.log.records());
+    let mut family = report::family(&udp.findings, packets, tcp.as_ref(), survey.as_ref(), contrast);
+    family.servers = server_reports(&servers, &udp);
+    family
+}
+
+async fn tcp(options: &Options, servers: &[SocketAddr], local: IpAddr) -> Option<stream::StreamFindings> {
+    if options.core_only {
+        return None;
+    }
+    let config = stream::driver::Config {
+        servers: servers.to_vec(),
+        local: Some(local),
+        deadline: Duration::from_millis(1_500).min(options.timeout),
+    };
+    Some(stream::driver::survey(&config).await)
+}
+
+async fn ask_router(options: &Options, is_ipv4: bool, local: IpAddr) -> Option<Survey> {
+    if !options.port_map || options.core_only || local.is_loopback() {
+        return None;
+    }
+    let family = if is_ipv4 { Family::V4 } else { Family::V6 };
+    Some(survey(&SurveyOptions { family, local: Some(local), ..SurveyOptions::default() }).await)
+}
+
+/// The /16 or /32 an address belongs to: servers apart by that much are hardly down together.
+fn network(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits() >> 16),
+        IpAddr::V6(ip) => ip.to_bits() >> 96,
+    }
+}
+
+fn server_reports(servers: &[(String, SocketAddr)], udp: &Diagnosis) -> Vec<ServerReport> {
+    let found = udp.findings.servers.iter();
+    servers
+        .iter()
+        .zip(found)
+        .map(|((name, address), found)| ServerReport {
+            name: name.clone(),
+            address: *address,
+            answered: found.answered,
+            alternate: found.alternate,
+            round_trip_ms: found.round_trip.map(|took| (took.as_secs_f64() * 1e5).round() / 1e2),
+            note: found.note.clone(),
+        })
+        .collect()
+}
