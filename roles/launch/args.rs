@@ -130,7 +130,6 @@ impl Serialize for AdminAddress {
 
 impl<'de> Deserialize<'de> for AdminAddress {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // YAML 1.1 readers and people alike take a bare `off` for a boolean; this file format does not, but accept both.
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(|error| serde::de::Error::custom(format_args!("`{text}`: {error}")))
     }

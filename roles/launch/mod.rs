@@ -29,7 +29,7 @@ use fabric::ops::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-pub(crate) use args::{Common, DaemonArgs};
+pub(crate) use args::{AdminAddress, Common, DaemonArgs};
 pub(crate) use settings::{ErasedFlags, Loader};
 
 use crate::{exit::Exit, output};
@@ -144,13 +144,13 @@ pub(crate) fn run<D: Daemon>(args: DaemonArgs, flags: &dyn ErasedFlags) -> Exit 
     // First of all, while there is one thread.
     let listeners = Listeners::from_environment();
     let loader = Loader::new(D::ROLE, args.config, &[&args.common, flags]);
+    if let Some(args::Action::Status) = args.action {
+        return status::run::<Keys<D>>(&loader, |(common, _)| common.admin);
+    }
     let (sources, resolved) = match loader.settle(check::<D>) {
         Ok(settled) => settled,
         Err(exit) => return exit,
     };
-    if let Some(args::Action::Status) = args.action {
-        return status::run(&resolved.settings.0, loader.json());
-    }
     let common = &resolved.settings.0;
     let log = match Log::start(common.log_format, &common.log) {
         Ok(log) => log,

@@ -87,7 +87,8 @@ impl Loader {
         )
     }
 
-    fn refuse(&self, problems: &Problems) -> Exit {
+    /// Tells what is wrong and how the command ends.
+    pub(crate) fn refuse(&self, problems: &Problems) -> Exit {
         if self.args.json && (self.args.check_config || self.args.print_config) {
             output::json(&json!({ "ok": false, "problems": problems.0 }));
         }

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use fabric::ops::logging::harmless;
+use fabric::ops::{config::Settings, logging::harmless};
 use serde_json::Value;
 
-use super::Common;
+use super::{AdminAddress, Loader};
 use crate::{exit::Exit, output};
 
 /// How long an answer may take.
@@ -17,9 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1024 * 1024;
 
-/// Prints the status as a table or as the JSON it came in.
-pub(super) fn run(common: &Common, json: bool) -> Exit {
-    let Some(address) = common.admin.address() else {
+/// Prints the status as a table or as the JSON it came in. Only the address is taken from the settings: whoever asks need
+/// not be able to read the keys and certificates of the one that is asked.
+pub(super) fn run<S: Settings>(loader: &Loader, admin: impl FnOnce(&S) -> AdminAddress) -> Exit {
+    let address = match loader.load::<S>(|_, _| {}) {
+        Ok((_, resolved)) => admin(&resolved.settings).address(),
+        Err(problems) => return loader.refuse(&problems),
+    };
+    let Some(address) = address else {
         output::complain("the admin listener is off, so there is nobody to ask");
         return Exit::Unavailable;
     };
@@ -30,7 +35,7 @@ pub(super) fn run(common: &Common, json: bool) -> Exit {
             return Exit::Unavailable;
         }
     };
-    let shown = if json { output::json(&status) } else { output::data(&table(&status)) };
+    let shown = if loader.json() { output::json(&status) } else { output::data(&table(&status)) };
     match status.pointer("/health/ok").and_then(Value::as_bool) {
         Some(true) => shown,
         _ => Exit::Unavailable,

@@ -10,7 +10,7 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use serde_json::Value;
 
-use crate::server::{Answer, PATIENCE, Server, exchange, nzc, run};
+use crate::server::{Answer, Client, PATIENCE, Server, eventually, exchange, nzc, run};
 
 const OPENMETRICS: &str = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -192,6 +192,30 @@ fn n7_silent_and_dribbling_sockets_are_closed_within_15_s_and_others_are_served_
     }
     assert_eq!(server.get("/readyz").code, 200);
     assert!(server.resources().0 < 100, "{} descriptors are open", server.resources().0);
+}
+
+/// Fault F22: out of file descriptors, at the listener that must stay reachable to say so.
+#[test]
+fn f22_without_file_descriptors_the_accept_loop_rests_and_recovers_within_2_s() {
+    let script = format!(
+        "ulimit -n 64; exec {} stun-server --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads 1",
+        env!("CARGO_BIN_EXE_nzc")
+    );
+    let server = Server::from(std::process::Command::new("sh").args(["-c", &script]));
+    let mut sockets: Vec<_> = (0..200).map(|_| TcpStream::connect(server.admin).unwrap()).collect();
+    eventually(PATIENCE, "the descriptors are used up", || server.resources().0 >= 60);
+    let (start, used) = (Instant::now(), server.cpu_seconds());
+    let mut client = Client::new(server.stun);
+    while start.elapsed() < Duration::from_secs(1) {
+        assert!(client.asks(), "who has a socket already is still served");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let share = (server.cpu_seconds() - used) / start.elapsed().as_secs_f64();
+    assert!(share < 0.2, "{share} of a core");
+    sockets.clear();
+    eventually(Duration::from_secs(2), "the admin listener answers again", || {
+        server.try_get("/livez").is_ok_and(|answer| answer.code == 200)
+    });
 }
 
 /// Threat A7: whatever is asked, the answer is not an error of ours.

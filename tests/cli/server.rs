@@ -6,7 +6,6 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -49,23 +48,19 @@ pub(crate) fn finish(command: &mut Command) -> Finished {
 }
 
 /// A directory that is gone when the test is over.
-pub(crate) struct Dir(PathBuf);
+pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("nzc-cli-{}-{count}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary directory can be made");
-        Self(path)
+        Self(tempfile::tempdir().expect("a temporary directory can be made"))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path().join(name)
     }
 
     /// Writes a file and returns its path as text.
@@ -73,12 +68,6 @@ impl Dir {
         let path = self.join(name);
         fs::write(&path, text).expect("a temporary file can be written");
         path.to_str().expect("the path is UTF-8").to_owned()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -104,26 +93,30 @@ impl Server {
     /// The same with something on standard input.
     pub(crate) fn with_input(command: &mut Command, input: Stdio) -> Self {
         let mut child = command.stdin(input).stderr(Stdio::piped()).spawn().expect("the server can be started");
-        let mut log = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        let log = child.stderr.take().map(BufReader::new);
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut server = Self { child, log, stun: nowhere, admin: nowhere };
+        let listeners = server.read_until_serving();
+        let find = |transport: &str| {
+            let mut all = listeners.split(", ").filter_map(|it| it.strip_prefix(transport)?.strip_prefix(' '));
+            all.next().map_or(nowhere, |address| address.parse().expect("an address"))
+        };
+        (server.stun, server.admin) = (find("udp"), find("http"));
+        server
+    }
+
+    /// The listeners as the server tells them.
+    fn read_until_serving(&mut self) -> String {
+        let log = self.log.as_mut().expect("standard error is piped");
         let mut seen = String::new();
         loop {
             let mut line = String::new();
-            if log.read_line(&mut line).expect("the log can be read") == 0 {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("the server ended before it served:\n{seen}");
-            }
+            let length = log.read_line(&mut line).expect("the log can be read");
+            assert!(length > 0, "the server ended before it served:\n{seen}");
             seen.push_str(&line);
             let record: Value = serde_json::from_str(&line).unwrap_or_default();
             if record["message"] == "serving" {
-                let listeners = record["listeners"].as_str().expect("the listeners are told").to_owned();
-                let find = |transport: &str| {
-                    let mut all = listeners.split(", ").filter_map(|it| it.strip_prefix(transport)?.strip_prefix(' '));
-                    all.next().map(|address| address.parse().expect("an address"))
-                };
-                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-                let (stun, admin) = (find("udp").unwrap_or(nowhere), find("http").unwrap_or(nowhere));
-                return Self { child, log: Some(log), stun, admin };
+                return record["listeners"].as_str().expect("the listeners are told").to_owned();
             }
         }
     }
@@ -175,6 +168,14 @@ impl Server {
     /// Whether a Binding request is answered.
     pub(crate) fn answers(&self) -> bool {
         Client::new(self.stun).asks()
+    }
+
+    /// Seconds of CPU time used so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let metrics = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("/proc can be read");
+        let fields: Vec<&str> = metrics.rsplit_once(')').expect("a command name").1.split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
+        (ticks(11) + ticks(12)) / 100.0
     }
 
     /// What `/proc` counts: open descriptors and threads.

@@ -98,7 +98,9 @@ impl Server {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
+                    // Out of file descriptors, most likely: somebody who has not asked anything yet gives theirs back.
                     tracing::debug!(%error, "an admin connection could not be accepted");
+                    server.make_room(&waiting, &mut connections).await;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

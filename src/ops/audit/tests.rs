@@ -4,25 +4,16 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 
-/// A directory that is gone when the test is over.
-struct Dir(PathBuf);
+/// A directory with a log in it, gone when the test is over.
+struct Dir(tempfile::TempDir);
 
 impl Dir {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("nzc-audit-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn log(&self) -> PathBuf {
-        self.0.join("audit.jsonl")
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path().join("audit.jsonl")
     }
 }
 
@@ -60,7 +51,7 @@ fn check(path: &Path) -> Result<Sound, Broken> {
 
 #[test]
 fn an_untouched_log_is_sound_and_goes_on_after_a_restart() {
-    let dir = Dir::new("restart");
+    let dir = Dir::new();
     let head = write_log(&dir.log(), 10);
     assert_eq!(check(&dir.log()).unwrap(), Sound { records: 11, first: 1, head });
     let head = write_log(&dir.log(), 5);
@@ -69,7 +60,7 @@ fn an_untouched_log_is_sound_and_goes_on_after_a_restart() {
 
 #[test]
 fn a5_a_thousand_random_edits_are_all_found_and_never_before_their_line() {
-    let dir = Dir::new("edits");
+    let dir = Dir::new();
     write_log(&dir.log(), 40);
     let original = fs::read(dir.log()).unwrap();
     let lines: Vec<&[u8]> = original.split_inclusive(|byte| *byte == b'\n').collect();
@@ -123,7 +114,7 @@ fn a5_a_thousand_random_edits_are_all_found_and_never_before_their_line() {
 
 #[test]
 fn a5_an_end_nobody_vouches_for_is_not_accepted() {
-    let dir = Dir::new("anchor");
+    let dir = Dir::new();
     let head = write_log(&dir.log(), 3);
     fs::remove_file(head_path(&dir.log())).unwrap();
     assert!(matches!(check(&dir.log()).unwrap_err().fault, Fault::NoAnchor(_)));
@@ -142,8 +133,8 @@ fn a5_an_end_nobody_vouches_for_is_not_accepted() {
 
 #[test]
 fn rotation_closes_the_old_file_and_the_chain_goes_on_in_the_new_one() {
-    let dir = Dir::new("rotation");
-    let old = dir.0.join("audit.jsonl.1");
+    let dir = Dir::new();
+    let old = dir.0.path().join("audit.jsonl.1");
     let audit = start(&dir.log());
     audit.record("session-opened", json!({}));
     audit.reopen();
@@ -167,7 +158,7 @@ fn rotation_closes_the_old_file_and_the_chain_goes_on_in_the_new_one() {
 
 #[test]
 fn a_record_torn_by_a_crash_is_cut_off_and_told() {
-    let dir = Dir::new("torn");
+    let dir = Dir::new();
     write_log(&dir.log(), 2);
     let mut text = fs::read(dir.log()).unwrap();
     text.extend_from_slice(b"{\"seq\":4,\"time\":\"20");
@@ -180,7 +171,7 @@ fn a_record_torn_by_a_crash_is_cut_off_and_told() {
 
 #[test]
 fn two_processes_never_write_one_log() {
-    let dir = Dir::new("lock");
+    let dir = Dir::new();
     let _first = start(&dir.log());
     let second = Audit::start(Some(&dir.log()), &Metrics::new("test", "0"), &Health::default());
     assert!(second.unwrap_err().to_string().contains("another process writes it"));
@@ -188,7 +179,7 @@ fn two_processes_never_write_one_log() {
 
 #[test]
 fn a_file_of_another_kind_is_never_appended_to() {
-    let dir = Dir::new("foreign");
+    let dir = Dir::new();
     for content in ["root:x:0:0\n", "no line break", "{}\n"] {
         fs::write(dir.log(), content).unwrap();
         let refused = Audit::start(Some(&dir.log()), &Metrics::new("test", "0"), &Health::default());
@@ -199,7 +190,7 @@ fn a_file_of_another_kind_is_never_appended_to() {
 
 #[test]
 fn f7_a_disk_that_refuses_is_not_ready_and_costs_no_event_once_it_takes_again() {
-    let dir = Dir::new("full");
+    let dir = Dir::new();
     let health = Health::default();
     health.set_phase(crate::ops::health::Phase::Serving);
     let audit = Audit::start(Some(&dir.log()), &Metrics::new("test", "0"), &health).unwrap();

@@ -89,16 +89,17 @@ fn a_list_in_a_variable_is_split_at_commas() {
 
 #[test]
 fn a_secret_comes_from_the_file_its_variable_names_and_never_shows() {
-    let file = std::env::temp_dir().join(format!("nzc-secret-{}", std::process::id()));
+    let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, "hunter2\n").unwrap();
-    let path = file.to_str().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let path = path.as_str();
     let resolved = read("", &[("NZC_SAMPLE_PASSWORD_FILE", path)], serde_json::json!({})).unwrap();
     assert_eq!(resolved.settings.password.as_ref().map(Secret::expose), Some("hunter2"));
     assert!(!listing(&resolved.listing).contains("hunter2"));
     assert!(listing(&resolved.listing).contains(REDACTED));
     let twice = [("NZC_SAMPLE_PASSWORD", "x"), ("NZC_SAMPLE_PASSWORD_FILE", path)];
     assert!(read("", &twice, serde_json::json!({})).unwrap_err().to_string().contains("is set twice"));
-    std::fs::remove_file(&file).unwrap();
+    drop(file);
     let gone = read("", &[("NZC_SAMPLE_PASSWORD_FILE", path)], serde_json::json!({})).unwrap_err();
     assert!(gone.to_string().contains("cannot be read"), "{gone}");
 }

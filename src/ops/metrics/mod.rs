@@ -31,7 +31,7 @@ impl Metrics {
     #[must_use]
     pub fn new(role: &str, version: &str) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(process::Process));
+        registry.register_collector(Box::new(process::Process::starting_now()));
         let metrics = Self(Arc::new(Mutex::new(registry)));
         metrics.floor("ops", |ops| {
             let labels = vec![("version", version.to_owned()), ("role", role.to_owned())];

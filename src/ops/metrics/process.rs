@@ -1,6 +1,9 @@
 //! The usual `process_*` metrics, read from `/proc/self` on every scrape.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -13,19 +16,28 @@ use prometheus_client::{
 const TICKS: f64 = 100.0;
 
 /// Reads the process it runs in.
-#[derive(Debug, Default)]
-pub(super) struct Process;
+#[derive(Debug)]
+pub(super) struct Process {
+    /// When it was made, in Unix time: the kernel's own record of the start needs `/proc/stat`, which a locked-in service
+    /// does not see.
+    started: Duration,
+}
+
+impl Process {
+    /// To be called at the start of the process.
+    pub(super) fn starting_now() -> Self {
+        Self { started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    }
+}
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         if let Some(stat) = Stat::read() {
             counter(&mut encoder, "process_cpu", "CPU time used by user and system", &Unit::Seconds, stat.cpu_seconds)?;
             gauge(&mut encoder, "process_threads", "Threads", None, stat.threads)?;
-            if let Some(start) = stat.start_seconds {
-                let help = "Unix time the process started at";
-                gauge(&mut encoder, "process_start_time", help, Some(&Unit::Seconds), start)?;
-            }
         }
+        let help = "Unix time the process started at";
+        gauge(&mut encoder, "process_start_time", help, Some(&Unit::Seconds), self.started.as_secs_f64())?;
         if let Ok(status) = fs::read_to_string("/proc/self/status") {
             for (field, name, help) in [
                 ("VmRSS:", "process_resident_memory", "Resident memory"),
@@ -79,7 +91,6 @@ fn number_after(text: &str, field: &str) -> Option<f64> {
 struct Stat {
     cpu_seconds: f64,
     threads: f64,
-    start_seconds: Option<f64>,
 }
 
 impl Stat {
@@ -88,12 +99,7 @@ impl Stat {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
-        let boot = fs::read_to_string("/proc/stat").ok().and_then(|stat| number_after(&stat, "btime"));
-        Some(Self {
-            cpu_seconds: (number(14)? + number(15)?) / TICKS,
-            threads: number(20)?,
-            start_seconds: boot.zip(number(22)).map(|(boot, start)| boot + start / TICKS),
-        })
+        Some(Self { cpu_seconds: (number(14)? + number(15)?) / TICKS, threads: number(20)? })
     }
 }
 
@@ -105,7 +111,7 @@ mod tests {
     fn the_process_sees_itself() {
         let stat = Stat::read().unwrap();
         assert!(stat.threads >= 1.0 && stat.cpu_seconds >= 0.0);
-        assert!(stat.start_seconds.unwrap() > 1.0e9);
+        assert!(Process::starting_now().started.as_secs() > 1_000_000_000);
         assert_eq!(number_after("VmRSS:\t  12 kB\n", "VmRSS:"), Some(12.0));
     }
 }
