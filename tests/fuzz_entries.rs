@@ -3,6 +3,8 @@
 
 #![expect(clippy::print_stdout, reason = "how many executions there were is the result a person wants to see")]
 
+#[path = "../fuzz/entry/port_map.rs"]
+mod port_map;
 #[path = "../fuzz/entry/stun.rs"]
 mod stun;
 #[path = "support/stun_mutation.rs"]
@@ -58,4 +60,32 @@ fn t19_the_raw_path_holds_its_properties_on_bytes_of_every_kind() {
 #[test]
 fn s7_the_typed_path_holds_its_properties_on_bytes_of_every_kind() {
     drive("stun_typed", stun::typed);
+}
+
+#[test]
+fn n18_what_a_router_sends_holds_its_properties_on_bytes_of_every_kind() {
+    for (target, entry) in
+        [("port_map_datagram", port_map::datagram as fn(&[u8])), ("port_map_document", port_map::document)]
+    {
+        let seeds = checked_in(target);
+        assert!(!seeds.is_empty(), "{target} has a corpus");
+        seeds.iter().for_each(|bytes| entry(bytes));
+        let mut random = Random::new(9);
+        let started = std::time::Instant::now();
+        let executions = executions() / 4;
+        for index in 0..executions {
+            let mut bytes = seeds[index % seeds.len()].clone();
+            for _ in 0..=random.below(4) {
+                let at = random.below(bytes.len());
+                match random.below(3) {
+                    0 => bytes[at] = random.bytes(1)[0],
+                    1 => bytes.truncate(at + 1),
+                    _ => bytes.extend_from_within(at..),
+                }
+            }
+            entry(&bytes);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        println!("{target}: {} executions in {seconds:.1} s, 0 crashes", seeds.len() + executions);
+    }
 }

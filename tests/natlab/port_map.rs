@@ -12,7 +12,7 @@ use fabric::nat::port_map::journal::driver::{Journal, guard};
 use fabric::nat::port_map::mapping::driver::map;
 use fabric::nat::port_map::mapping::{Removal, Wish};
 use fabric::nat::port_map::survey::Survey;
-use fabric::nat::port_map::verify::driver::{Trial as MappingTrial, TrialOptions, trial as try_mapping};
+use fabric::nat::port_map::verify::driver::{Trial as MappingTrial, TrialOptions, trials as trials_of};
 use fabric::nat::port_map::verify::{DialBack, Reason};
 use fabric::nat::port_map::{GATEWAY_PORT, Protocol, Transport};
 use fabric::netlab::kind::Kind;
@@ -169,13 +169,9 @@ fn no_route() -> Result<(), Failed> {
 async fn try_all(options: SurveyOptions, server: SocketAddr) -> (Survey, Vec<MappingTrial>) {
     let found = survey(&options).await;
     let options = TrialOptions { server: Some(server), ..TrialOptions::default() };
-    let mut trials = Vec::new();
-    for protocol in found.usable() {
-        for transport in TRANSPORTS {
-            trials.push(try_mapping(&found, protocol, transport, &options, &Journal::forgetful()).await);
-        }
-    }
-    (found, trials)
+    let all: Vec<_> = found.usable().into_iter().flat_map(|protocol| TRANSPORTS.map(|kind| (protocol, kind))).collect();
+    let tried = trials_of(&found, &all, &options, &Journal::forgetful()).await;
+    (found, tried)
 }
 
 fn mapped() -> Result<(), Failed> {
@@ -321,14 +317,9 @@ fn refusal() -> Result<(), Failed> {
 async fn make_until_killed(directory: &str) {
     let journal = Journal::default();
     journal.keep_in(std::path::Path::new(directory)).expect("a journal");
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .env(PART, "guard")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a guard");
-    journal.watch_over(child.stdin.take().expect("a pipe"));
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.env(PART, "guard");
+    journal.guarded_by(command).expect("a guard");
     let found = survey(&SurveyOptions::default()).await;
     let mut out = std::io::stdout();
     writeln!(out, "ready").and_then(|()| out.flush()).expect("standard output");
@@ -343,7 +334,6 @@ async fn make_until_killed(directory: &str) {
             mapping.remove(soon()).await.expect("a removal");
         }
     }
-    child.wait().expect("the guard");
 }
 
 fn start_maker(host: &Namespace, directory: &str) -> Result<Child, Failed> {

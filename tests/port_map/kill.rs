@@ -45,12 +45,8 @@ async fn the_maker() {
     if !fields[2].is_empty() {
         journal.keep_in(Path::new(fields[2])).unwrap();
     }
-    let _guard;
     if fields[3] == "guarded" {
-        let mut guard = this_binary("kill::the_guard", "guard");
-        let mut child = guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        journal.watch_over(child.stdin.take().unwrap());
-        _guard = child;
+        journal.guarded_by(this_binary("kill::the_guard", "guard")).unwrap();
     }
     let survey = survey(&options).await;
     println!("ready");

@@ -8,7 +8,7 @@ use fabric::nat::port_map::journal::{Entry, Ledger};
 use fabric::nat::port_map::mapping::driver::{Mapping, map};
 use fabric::nat::port_map::mapping::{MapError, Removal, Wish};
 use fabric::nat::port_map::survey::Survey;
-use fabric::nat::port_map::verify::driver::{Ask, Listener, TrialOptions, dial_back, trial};
+use fabric::nat::port_map::verify::driver::{Ask, Listener, TrialOptions, dial_back, plan, trial, trials};
 use fabric::nat::port_map::verify::{DialBack, Reason};
 use fabric::nat::port_map::{Protocol, Transport, pcp};
 use fabric::protocol::stun::{AttributeType, Class, Method, Packet, TransactionId, Writer};
@@ -110,6 +110,30 @@ async fn a_request_that_gets_no_answer_is_undone_all_the_same() {
         assert!(router.table().is_empty(), "{protocol}: {:?}", router.table());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "{protocol}");
     }
+}
+
+#[tokio::test]
+async fn p5_an_interrupted_trial_is_settled() {
+    let router = Router::start(Manner::default()).await;
+    let survey = router.survey().await;
+    // Nobody listens there and nobody refuses: every trial waits for its dial-back when it is interrupted.
+    let mute = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let options = TrialOptions {
+        port: router.control,
+        server: Some(mute.local_addr().unwrap()),
+        dial_back_limit: Duration::from_secs(60),
+        ..TrialOptions::default()
+    };
+    let plan = plan(&survey);
+    assert_eq!(plan.len(), 4);
+    let journal = Journal::forgetful();
+    tokio::select! {
+        trials = trials(&survey, &plan, &options, &journal) => panic!("{trials:?}"),
+        () = async { while router.table().len() < 4 { tokio::time::sleep(Duration::from_millis(1)).await } } => {}
+    }
+    let outcome = journal.settle().await;
+    assert_eq!((outcome.left, router.table().len()), (0, 0), "{outcome:?}");
+    assert_eq!(outcome.removed, 4);
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -34,8 +36,11 @@ pub struct Journal {
 struct Sinks {
     file: Option<(PathBuf, File)>,
     guard: Option<Box<dyn Pipe>>,
+    child: Option<Child>,
     /// Whether nothing is to be kept, by choice.
     forgetful: bool,
+    /// The lines so far.
+    ledger: Ledger,
 }
 
 /// The writing end of the pipe to a guard.
@@ -83,6 +88,21 @@ impl Journal {
         });
     }
 
+    /// Starts a guard: `command` must run [`guard`] on its standard input. It gets a process group of its own, so that
+    /// Ctrl-C at the terminal reaches the maker alone, and says nothing.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn guarded_by(&self, mut command: Command) -> io::Result<()> {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let mut child = command.spawn()?;
+        if let Some(pipe) = child.stdin.take() {
+            self.watch_over(pipe);
+        }
+        self.locked(|sinks| sinks.child = Some(child));
+        Ok(())
+    }
+
     /// Writes one entry and waits until it is safe.
     ///
     /// # Errors
@@ -90,9 +110,23 @@ impl Journal {
     pub async fn write(&self, entry: &Entry) -> io::Result<()> {
         let line = entry.to_line()?;
         let journal = self.clone();
+        self.locked(|sinks| sinks.ledger.apply(entry.clone()));
         tokio::task::spawn_blocking(move || journal.locked(|sinks| sinks.write(&line)))
             .await
             .map_err(io::Error::other)?
+    }
+
+    /// Removes what this process has outstanding, after an error or an interruption, and closes the journal.
+    pub async fn settle(&self) -> CleanUp {
+        let ledger = self.locked(|sinks| sinks.ledger.clone());
+        let outcome = clean_up(&ledger).await;
+        if outcome.left == 0 {
+            for record in ledger.outstanding() {
+                log_failure(self.write(&Entry::Removed { id: record.id }).await, "removal not journaled");
+            }
+        }
+        self.close();
+        outcome
     }
 
     /// Closes the pipe to the guard and removes the file. To be called once nothing is outstanding; otherwise the guard
@@ -100,6 +134,10 @@ impl Journal {
     pub fn close(&self) {
         self.locked(|sinks| {
             sinks.guard = None;
+            // It ends by itself. One that still has work outlives this process, and then somebody else's wait is due.
+            if let Some(child) = &mut sinks.child {
+                log_failure(child.try_wait().map(|_| ()), "the mapping guard cannot be waited for");
+            }
             if let Some((path, file)) = sinks.file.take() {
                 let is_clean = fs::read_to_string(&path).is_ok_and(|text| Ledger::read(&text).is_empty());
                 if is_clean {

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::super::journal::driver::Journal;
 use super::super::mapping::driver::{Mapping, map};
@@ -132,56 +133,50 @@ pub struct Ask {
 }
 
 /// Asks a server to dial back and waits for it at `listener`.
+///
+/// It is asked up to three times, each time over a connection of its own, and no connection is given up for the next: over
+/// a long path an answer may take longer than the time between two.
 pub async fn dial_back(listener: &Listener, ask: &Ask) -> DialBack {
     let nonce = Nonce(rand::random());
     let started = Instant::now();
-    // Each try has its share of the time; the listener listens all along, so a late one counts as well.
     let share = ask.deadline.saturating_duration_since(started).checked_div(ASKS).unwrap_or_default();
-    let mut outcome = DialBack::ServerSilent;
     let arrived = listener.dialled(ask.port, nonce);
     tokio::pin!(arrived);
-    for turn in 1..=ASKS {
-        let until = started.checked_add(share.saturating_mul(turn)).unwrap_or(ask.deadline);
-        let turn_of_asking = async {
-            let mut stream = connect(ask.server, ask.local).await?;
-            let answer = ask_once(&mut stream, ask, nonce).await?;
-            io::Result::Ok((stream, answer))
-        };
-        tokio::pin!(turn_of_asking);
-        let mut stream = None;
-        let mut is_asking = true;
-        loop {
-            tokio::select! {
-                biased;
-                from = &mut arrived => {
-                    // It can overtake the answer; without the answer the address it was dialled at is not known.
-                    if is_asking && let Ok(Ok((_, (mapped, _)))) = timeout_at(ask.deadline, &mut turn_of_asking).await {
-                        return DialBack::Arrived { mapped: mapped.ip(), from };
-                    }
-                    let mapped = match outcome {
-                        DialBack::Lost { mapped, .. } => mapped,
-                        _ => from.ip(),
-                    };
-                    return DialBack::Arrived { mapped, from };
-                }
-                asked = &mut turn_of_asking, if is_asking => {
-                    is_asking = false;
-                    match asked {
-                        Ok((open, (mapped, true))) => {
-                            stream = Some(open);
-                            outcome = DialBack::Lost { mapped: mapped.ip(), asked: turn };
-                        }
-                        Ok((_, (mapped, false))) => return DialBack::NotOffered { mapped: mapped.ip() },
-                        // Refused or cut off: the rest of the turn is still waited for.
-                        Err(error) => tracing::debug!(%error, "dial-back not asked for"),
+    let (mut asks, mut turn, mut mapped_as) = (JoinSet::new(), 0, None);
+    loop {
+        let next = started.checked_add(share.saturating_mul(turn)).unwrap_or(ask.deadline);
+        tokio::select! {
+            biased;
+            from = &mut arrived => {
+                // It can overtake the answer, which alone tells the address that was dialled.
+                while mapped_as.is_none() {
+                    match timeout_at(ask.deadline, asks.join_next()).await {
+                        Ok(Some(Ok(Ok((mapped, _))))) => mapped_as = Some(mapped),
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(_) => break,
                     }
                 }
-                () = tokio::time::sleep_until(until) => break,
+                let mapped = mapped_as.map_or(from.ip(), |mapped: SocketAddr| mapped.ip());
+                return DialBack::Arrived { mapped, from };
             }
+            Some(asked) = asks.join_next() => match asked {
+                Ok(Ok((mapped, true))) => mapped_as = Some(mapped),
+                Ok(Ok((mapped, false))) => return DialBack::NotOffered { mapped: mapped.ip() },
+                // Refused or cut off: the other turns may do better.
+                failed => tracing::debug!(?failed, "dial-back not asked for"),
+            },
+            () = sleep_until(next), if turn < ASKS => {
+                turn = turn.saturating_add(1);
+                let ask = *ask;
+                asks.spawn(async move {
+                    let mut stream = connect(ask.server, ask.local).await?;
+                    ask_once(&mut stream, &ask, nonce).await
+                });
+            }
+            () = sleep_until(ask.deadline) => break,
         }
-        drop(stream);
     }
-    outcome
+    mapped_as.map_or(DialBack::ServerSilent, |mapped| DialBack::Lost { mapped: mapped.ip(), asked: turn })
 }
 
 async fn connect(server: SocketAddr, local: IpAddr) -> io::Result<TcpStream> {
@@ -233,10 +228,40 @@ impl Default for TrialOptions {
         Self {
             port: super::super::GATEWAY_PORT,
             server: None,
-            gateway_limit: Duration::from_millis(700),
-            dial_back_limit: Duration::from_millis(900),
+            gateway_limit: Duration::from_millis(400),
+            dial_back_limit: Duration::from_millis(700),
         }
     }
+}
+
+/// What is worth trying: the best protocol over both transports, the others over UDP, which takes fewer packets.
+#[must_use]
+pub fn plan(survey: &Survey) -> Vec<(Protocol, Transport)> {
+    let usable = survey.usable();
+    let both = usable.first().map(|best| (*best, Transport::Tcp));
+    both.into_iter().chain(usable.iter().map(|protocol| (*protocol, Transport::Udp))).collect()
+}
+
+/// Tries everything in `plan` side by side, in the order of the plan. At the longest it takes twice the limit of the
+/// gateway and once that of the dial-back: with the defaults a second and a half.
+pub async fn trials(
+    survey: &Survey,
+    plan: &[(Protocol, Transport)],
+    options: &TrialOptions,
+    journal: &Journal,
+) -> Vec<Trial> {
+    let (survey, mut running) = (Arc::new(survey.clone()), JoinSet::new());
+    for (index, (protocol, transport)) in plan.iter().copied().enumerate() {
+        let (survey, options, journal) = (Arc::clone(&survey), *options, journal.clone());
+        running.spawn(async move { (index, trial(&survey, protocol, transport, &options, &journal).await) });
+    }
+    // A task cannot fail but by a bug; the others' results are worth having all the same.
+    let mut done = Vec::new();
+    while let Some(finished) = running.join_next().await {
+        done.extend(finished);
+    }
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, trial)| trial).collect()
 }
 
 /// Makes a short mapping, has it tried from outside and removes it.
