@@ -52,7 +52,7 @@ impl Kind {
         kind(
             "firewall",
             "a public address behind a firewall that lets answers in",
-            &[Router::v4(Gate::Firewall(Unsolicited::Drop))],
+            &[Router::v4(Gate::Firewall(Filtering::AddressAndPortDependent, Unsolicited::Drop))],
         ),
         kind(
             "full-cone",
@@ -98,7 +98,10 @@ impl Kind {
         kind(
             "ipv6-firewall",
             "port-restricted for IPv4; public IPv6 behind a firewall",
-            &[Router { v6: Some(Gate::Firewall(Unsolicited::Drop)), ..Router::nat(PORT_RESTRICTED) }],
+            &[Router {
+                v6: Some(Gate::Firewall(Filtering::AddressAndPortDependent, Unsolicited::Drop)),
+                ..Router::nat(PORT_RESTRICTED)
+            }],
         ),
         kind(
             "symmetric-step-2",
@@ -114,6 +117,20 @@ impl Kind {
             "address-dependent",
             "a new random port for each destination address",
             &[Router::nat(Nat { mapping: Mapping::AddressDependent, ..SYMMETRIC })],
+        ),
+        kind(
+            "address-dependent-open",
+            "a new random port for each destination address, open to that address",
+            &[Router::nat(Nat {
+                mapping: Mapping::AddressDependent,
+                filtering: Filtering::AddressDependent,
+                ..SYMMETRIC
+            })],
+        ),
+        kind(
+            "symmetric-open",
+            "a new random port for each destination, each open to everybody",
+            &[Router::nat(Nat { filtering: Filtering::EndpointIndependent, ..SYMMETRIC })],
         ),
         kind(
             "address-pool",
@@ -162,7 +179,12 @@ impl Kind {
         kind(
             "refusing-firewall",
             "a public address behind a firewall that refuses aloud",
-            &[Router::v4(Gate::Firewall(Unsolicited::Refuse))],
+            &[Router::v4(Gate::Firewall(Filtering::AddressAndPortDependent, Unsolicited::Refuse))],
+        ),
+        kind(
+            "address-firewall",
+            "a public address behind a firewall that is open to addresses the host has sent to",
+            &[Router::v4(Gate::Firewall(Filtering::AddressDependent, Unsolicited::Drop))],
         ),
         Kind {
             carrier: true,
@@ -200,7 +222,7 @@ impl Kind {
             truth.udp &= !matches!(router.restriction, Restriction::NoUdp | Restriction::CaptivePortal);
             let (mapping, filtering) = match router.v4 {
                 Gate::Open => continue,
-                Gate::Firewall(_) => (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent),
+                Gate::Firewall(filtering, _) => (Mapping::EndpointIndependent, filtering),
                 Gate::Translate(nat) => {
                     truth.translated = true;
                     // One host alone cannot tell the two apart.

@@ -99,8 +99,8 @@ impl Nat {
 pub enum Gate {
     /// Routed, nothing filtered; the hosts have public addresses.
     Open,
-    /// Routed; only answers come in.
-    Firewall(Unsolicited),
+    /// Routed, and packets from outside come in as far as the filtering allows.
+    Firewall(Filtering, Unsolicited),
     /// Translated; the hosts have private addresses.
     Translate(Nat),
 }

@@ -135,18 +135,42 @@ impl Family {
 fn gate(tables: &mut String, chains: &mut Chains, gate: &Gate, family: Family, sides: &Sides) -> Result<(), LabError> {
     match gate {
         Gate::Open => Ok(()),
-        Gate::Firewall(unsolicited) => {
+        Gate::Firewall(filtering, unsolicited) => {
             refuse(tables, *unsolicited, family);
-            chains.forward.push_str(&family.words(
-                "meta nfproto %proto iifname wan ct state established,related accept
-meta nfproto %proto iifname wan meta l4proto { icmp, ipv6-icmp } accept
-meta nfproto %proto iifname wan jump unsolicited%n
-",
-            ));
+            firewall(tables, chains, *filtering, family);
             Ok(())
         }
         Gate::Translate(nat) => translate(tables, chains, nat, family, sides),
     }
+}
+
+/// Lets in what the filtering allows, with what was learned on the way out.
+fn firewall(tables: &mut String, chains: &mut Chains, filtering: Filtering, family: Family) {
+    let inside = "meta l4proto . %ip saddr . th sport";
+    let (learned, allowed) = match filtering {
+        Filtering::EndpointIndependent => (inside.to_owned(), "meta l4proto . %ip daddr . th dport"),
+        Filtering::AddressDependent => {
+            (format!("{inside} . %ip daddr"), "meta l4proto . %ip daddr . th dport . %ip saddr")
+        }
+        Filtering::AddressAndPortDependent => (String::new(), ""),
+    };
+    chains.forward.push_str(&family.words(
+        "meta nfproto %proto iifname wan ct state established,related accept
+meta nfproto %proto iifname wan meta l4proto { icmp, ipv6-icmp } accept
+",
+    ));
+    if !learned.is_empty() {
+        let remote = if filtering == Filtering::AddressDependent { " . %type" } else { "" };
+        tables.push_str(&family.words(&format!(
+            "set open%n {{ type inet_proto . %type . inet_service{remote}; flags dynamic,timeout; timeout 120s; }}\n"
+        )));
+        chains.forward.push_str(&family.words(&format!(
+            "meta nfproto %proto meta l4proto {{ tcp, udp }} oifname wan update @open%n {{ {learned} }}
+meta nfproto %proto meta l4proto {{ tcp, udp }} iifname wan {allowed} @open%n accept
+"
+        )));
+    }
+    chains.forward.push_str(&family.words("meta nfproto %proto iifname wan jump unsolicited%n\n"));
 }
 
 /// The chain for packets nobody asked for.
@@ -167,8 +191,13 @@ fn translate(
     sides: &Sides,
 ) -> Result<(), LabError> {
     let outside = external(nat, sides)?;
-    let learned = matches!(nat.mapping, Mapping::EndpointIndependent | Mapping::AddressDependent);
     let strangers = nat.hairpin || nat.filtering != Filtering::AddressAndPortDependent || !nat.inbound_refresh;
+    // A mapping for each destination needs no table to be made, but one to let strangers in.
+    let learned = match nat.mapping {
+        Mapping::EndpointIndependent | Mapping::AddressDependent => true,
+        Mapping::AddressAndPortDependent => strangers,
+        Mapping::Masquerade => false,
+    };
     if !learned && strangers {
         return Err(LabError::Plan("only learned mappings can hairpin or let strangers in".to_owned()));
     }
@@ -287,7 +316,9 @@ impl Lesson {
         let mut rule = |text: String| {
             let _ = writeln!(rules, "meta nfproto %proto {head} {text}");
         };
-        rule(format!("update @out%n {{ meta l4proto . {inner}{target} : {address} . {port} }}"));
+        if nat.mapping != Mapping::AddressAndPortDependent {
+            rule(format!("update @out%n {{ meta l4proto . {inner}{target} : {address} . {port} }}"));
+        }
         rule(format!("update @in%n {{ meta l4proto . {address} . {port} : {inner} }}"));
         rule(format!("update @used%n {{ meta l4proto . {port} }}"));
         rule(format!("update @pairs%n {{ meta l4proto . {port} . {inner} }}"));

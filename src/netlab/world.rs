@@ -280,11 +280,11 @@ impl Draft {
         for (level, router) in home.routers.iter().enumerate().rev() {
             let lower = inner_link(number, level, router, home.carrier, six, &upper);
             self.router(router, &routers, level, (&upper, pool), &lower, home.hosts)?;
-            if matches!(router.v4, Gate::Open | Gate::Firewall(_)) {
+            if matches!(router.v4, Gate::Open | Gate::Firewall(..)) {
                 // Untranslated hosts are reached through the router.
                 let _ = writeln!(self.public, "route add {} via 11.{number}.0.2", lower.v4_network());
             }
-            if let (Some(Gate::Open | Gate::Firewall(_)), Some(network)) = (router.v6, lower.v6_network()) {
+            if let (Some(Gate::Open | Gate::Firewall(..)), Some(network)) = (router.v6, lower.v6_network()) {
                 let _ = writeln!(self.public, "route add {network} via 2a00:11:{number:x}::2");
             }
             upper = lower;
@@ -384,7 +384,7 @@ fn inner_link(number: u8, level: usize, router: &Router, carrier: bool, six: boo
     let depth = u8::try_from(level).unwrap_or(u8::MAX);
     let v4 = match (router.v4, level) {
         // Public addresses only where nothing above translates, which a public upper network shows.
-        (Gate::Open | Gate::Firewall(_), _) if upper.v4.first() == Some(&11) => [11, number, depth.saturating_add(1)],
+        (Gate::Open | Gate::Firewall(..), _) if upper.v4.first() == Some(&11) => [11, number, depth.saturating_add(1)],
         (_, 0) => [192, 168, number],
         _ if carrier => [100, 64_u8.saturating_add(depth), number],
         _ => [10, depth, number],

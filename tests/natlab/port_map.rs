@@ -18,7 +18,7 @@ use fabric::nat::port_map::{GATEWAY_PORT, Protocol, Transport};
 use fabric::netlab::kind::Kind;
 use fabric::netlab::miniupnpd::{Miniupnpd, Options};
 use fabric::netlab::namespace::Namespace;
-use fabric::netlab::router::{Gate, Nat, Router, Unsolicited};
+use fabric::netlab::router::{Filtering, Gate, Nat, Router, Unsolicited};
 use fabric::netlab::world::{BuiltHome, Home, Plan, SERVERS_V4, SERVERS_V6, World};
 use fabric::protocol::stun::{AttributeType, Class, Method, Packet, TransactionId, Writer};
 use libtest_mimic::{Failed, Trial};
@@ -209,7 +209,10 @@ fn every_trial_opens(lab: &Lab, protocols: &[Protocol]) -> Result<(), Failed> {
 }
 
 fn pinholes() -> Result<(), Failed> {
-    let router = Router { v6: Some(Gate::Firewall(Unsolicited::Drop)), ..Router::nat(Nat { ..Nat::PORT_RESTRICTED }) };
+    let router = Router {
+        v6: Some(Gate::Firewall(Filtering::AddressAndPortDependent, Unsolicited::Drop)),
+        ..Router::nat(Nat { ..Nat::PORT_RESTRICTED })
+    };
     let lab = Lab::new(Home::behind(router), &Options::default())?;
     let server = dial_back_server(lab.world.public(), SERVERS_V6[2].into());
     let options = SurveyOptions { family: Family::V6, ..SurveyOptions::default() };
