@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::detector::driver::{Diagnosis, diagnose, local_towards};
@@ -37,6 +38,22 @@ pub struct Options {
     pub explain: bool,
     /// Names are resolved and everything but the lifetime is done by then.
     pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            program: concat!("nzc ", env!("CARGO_PKG_VERSION")).to_owned(),
+            servers: Vec::new(),
+            ipv4: true,
+            ipv6: true,
+            bind: Vec::new(),
+            core_only: false,
+            port_map: true,
+            explain: false,
+            timeout: Duration::from_secs(15),
+        }
+    }
 }
 
 /// What happens on the way.
@@ -136,11 +153,17 @@ async fn one_family(
             progress(Progress::Core { ipv4: is_ipv4, class: detector.findings().class });
         }
     };
-    let (udp, tcp, survey) = tokio::join!(
-        diagnose(config, local, told),
-        tcp(options, &addresses, local),
-        ask_router(options, is_ipv4, local)
-    );
+    // Where nothing answers over UDP, TCP that has not answered either by then is not waited for.
+    let (give_up, given_up) = oneshot::channel();
+    let udp = async {
+        let udp = diagnose(config, local, told).await;
+        if !udp.findings.answered {
+            let _ = give_up.send(());
+        }
+        udp
+    };
+    let (udp, tcp, survey) =
+        tokio::join!(udp, tcp(options, &addresses, local, given_up), ask_router(options, is_ipv4, local));
     let contrast = Contrast {
         networks: addresses.iter().map(|address| network(address.ip())).collect::<BTreeSet<_>>().len(),
         tcp_answers: tcp.as_ref().is_some_and(|tcp| tcp.answered),
@@ -151,16 +174,26 @@ async fn one_family(
     family
 }
 
-async fn tcp(options: &Options, servers: &[SocketAddr], local: IpAddr) -> Option<stream::StreamFindings> {
+async fn tcp(
+    options: &Options,
+    servers: &[SocketAddr],
+    local: IpAddr,
+    given_up: oneshot::Receiver<()>,
+) -> Option<stream::StreamFindings> {
     if options.core_only {
         return None;
     }
     let config = stream::driver::Config {
         servers: servers.to_vec(),
         local: Some(local),
-        deadline: Duration::from_millis(1_500).min(options.timeout),
+        deadline: Duration::from_millis(2_200).min(options.timeout),
     };
-    Some(stream::driver::survey(&config).await)
+    let stop = async {
+        if given_up.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    Some(stream::driver::survey_until(&config, stop).await)
 }
 
 async fn ask_router(options: &Options, is_ipv4: bool, local: IpAddr) -> Option<Survey> {

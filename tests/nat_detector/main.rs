@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the distributions are what a reader of a long run wants to see")]
 
 mod nat;
+mod sockets;
 mod world;
 
 use fabric::nat::behaviour::{Class, Dependence};

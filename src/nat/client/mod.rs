@@ -511,8 +511,8 @@ impl Client {
 /// The wait after try number `index` (from 0): even at first, stretching later; after the last try at least half as
 /// long again, so that the answer to it has its chance.
 fn interval(patience: Duration, index: usize, is_last: bool) -> Duration {
-    const STEPS: [u32; 7] = [10, 10, 15, 20, 25, 30, 40];
-    let tenths = STEPS.get(index).copied().unwrap_or(40);
+    const STEPS: [u32; 7] = [10, 10, 15, 20, 25, 30, 30];
+    let tenths = STEPS.get(index).copied().unwrap_or(30);
     patience * if is_last { tenths.max(15) } else { tenths } / 10
 }
 

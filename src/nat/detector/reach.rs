@@ -9,7 +9,7 @@ use super::{Detector, Phase};
 use crate::nat::behaviour::Dependence;
 use crate::nat::client::{Ask, ExchangeId, Outcome};
 
-/// Tries of the first question: with the initial pace they span a second and a half.
+/// Tries of the first question: with the initial pace they span 1.4 seconds.
 const REACH_TRIES: u8 = 7;
 /// Tries of a mapping question to a server known to answer.
 const MAPPING_TRIES: u8 = 6;

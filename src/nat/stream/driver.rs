@@ -43,10 +43,18 @@ struct Answer {
 
 /// Finds out how TCP is translated and filtered on the way to these servers.
 pub async fn survey(config: &Config) -> StreamFindings {
+    survey_until(config, std::future::pending()).await
+}
+
+/// As [`survey`], and ends early when `stop` does.
+pub async fn survey_until(config: &Config, stop: impl Future<Output = ()>) -> StreamFindings {
     let until = tokio::time::Instant::now() + config.deadline;
     let mut seen = Observations { servers: config.servers.len(), ..Observations::default() };
     // What was seen when time runs out still counts.
-    let _ = timeout_at(until, observe(config, until, &mut seen)).await;
+    tokio::select! {
+        _ = timeout_at(until, observe(config, until, &mut seen)) => {}
+        () = stop => {}
+    }
     judge(&seen)
 }
 
