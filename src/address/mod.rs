@@ -6,6 +6,7 @@
 //! - [`prefix`] groups addresses: one subscriber, one site, one network.
 //! - [`token_bucket`] and [`rate_table`] limit how often something happens, the latter for any number of prefixes in a
 //!   fixed amount of memory.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod peer_addr;
 pub mod prefix;

@@ -1,4 +1,5 @@
 //! One whole diagnosis: both families, UDP and TCP and the router's protocols, side by side.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

@@ -8,6 +8,7 @@
 //! - [`port_map`]: asks the router to open ports.
 //! - [`report`]: what a diagnosis says, in a schema with a version.
 //! - [`stream`]: the same questions for TCP.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod behaviour;
 pub mod client;

@@ -2,6 +2,7 @@
 //!
 //! A core is driven in this order: feed it what happened (`handle_input`, `handle_timeout`), then drain
 //! `poll_transmit` and `poll_event` until both return `None`, then sleep until `poll_timeout`.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 use std::net::SocketAddr;
 

@@ -5,6 +5,7 @@
 //!
 //! Settings, limits and certificates can be exchanged while all of it runs: a thread picks them up with its next batch, a
 //! connection with its next message. Nothing is dropped, because nothing is stopped.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 mod dial;
 mod metrics;

@@ -25,6 +25,7 @@
 //! 1.6 and 2.2 there too: an address is left out, OTHER-ADDRESS last, unless the request is long enough to pay for it.
 //! A client that wants all of them makes its request 44 bytes long (56 over IPv6), for example with a SOFTWARE attribute.
 //! An answer with PADDING is never longer than its request, in any configuration.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod counters;
 pub mod driver;

@@ -3,6 +3,7 @@
 //! Every socket is bound to the address that leads to the servers, not to the wildcard: a mapped address can only be
 //! compared with a local address that is known. Each socket has a task that reads it into one bounded channel; ICMP
 //! errors come with the address of whoever sent them.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 use std::collections::BTreeMap;
 use std::io;

@@ -2,6 +2,7 @@
 //!
 //! Nothing here needs a privilege: several connections share a local port by SO_REUSEADDR and SO_REUSEPORT, which the
 //! listener on the same port sets too.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 use std::io;
 use std::net::SocketAddr;

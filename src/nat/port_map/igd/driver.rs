@@ -1,4 +1,5 @@
 //! The sockets of UPnP IGD: the search, and an HTTP client that can reach nobody but the gateway.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 use std::collections::HashMap;
 use std::future::poll_fn;

@@ -1,4 +1,5 @@
 //! The journal's file, its guard and the clean-up after a death.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};

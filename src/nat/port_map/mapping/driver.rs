@@ -1,4 +1,5 @@
 //! Makes, renews and removes one mapping.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,5 @@
 //! Listens, asks for the dial-back, and tests one mapping from its making to its removal.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a driver owns clock, sockets and tasks"))]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
