@@ -7,14 +7,14 @@
 use std::{
     io::{self, IsTerminal as _, Write},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, Registry, fmt::MakeWriter, layer::SubscriberExt as _, reload};
 
-use super::metrics::Metrics;
+use super::{metrics::Metrics, rfc3339::rfc3339};
 
 /// How records look.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -50,6 +50,7 @@ pub fn check_filter(filter: &str) -> Result<(), FilterError> {
 pub struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
     sink: Sink,
+    panics: Counter,
 }
 
 impl Log {
@@ -79,7 +80,19 @@ impl Log {
         if set.is_err() {
             tracing::debug!("the log was started before");
         }
-        Ok(Self { filter: handle, sink })
+        let log = Self { filter: handle, sink, panics: Counter::default() };
+        log.take_panics();
+        Ok(log)
+    }
+
+    /// Makes a panic a record like any other and counts it.
+    fn take_panics(&self) {
+        let panics = self.panics.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            panics.inc();
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(place, "panic: {}", panic.payload_as_str().unwrap_or("without a message"));
+        }));
     }
 
     /// Changes the filter from now on.
@@ -94,10 +107,12 @@ impl Log {
         Ok(())
     }
 
-    /// Shows in `metrics` how many records were dropped because nobody read them.
+    /// Shows in `metrics` how many records were dropped because nobody read them, and how many panics there were.
     pub fn register(&self, metrics: &Metrics) {
-        let help = "Log records dropped because nobody read them";
-        metrics.floor("ops", |ops| ops.register("log_dropped", help, self.sink.dropped.clone()));
+        metrics.floor("ops", |ops| {
+            ops.register("log_dropped", "Log records dropped because nobody read them", self.sink.dropped.clone());
+            ops.register("panics", "Panics of threads and tasks", self.panics.clone());
+        });
     }
 
     /// Waits until everything logged before is written, at most `limit`.
@@ -162,10 +177,12 @@ fn write_all(records: &Receiver<Item>, mut target: impl Write, dropped: &Counter
 }
 
 fn lost_notice(lost: u64, json: bool) -> String {
+    let now = rfc3339(SystemTime::now());
+    let message = "log records were dropped";
     if json {
-        format!("{{\"level\":\"WARN\",\"message\":\"log records were dropped\",\"dropped\":{lost}}}\n")
+        format!("{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"message\":\"{message}\",\"dropped\":{lost}}}\n")
     } else {
-        format!("WARN log records were dropped, dropped={lost}\n")
+        format!("{now}  WARN {message} dropped={lost}\n")
     }
 }
 
@@ -295,7 +312,7 @@ mod tests {
         wait.recv().unwrap();
         let text = String::from_utf8(state.lock().unwrap().1.clone()).unwrap();
         assert!(text.starts_with("record 0\n"));
-        assert!(text.contains(&format!("log records were dropped, dropped={lost}\n")), "{text}");
+        assert!(text.contains(&format!("log records were dropped dropped={lost}\n")), "{text}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod health;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod rfc3339;
 pub mod signals;
 pub mod status;
 pub mod systemd;

@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     time::{Duration, SystemTime},
 };
@@ -39,6 +39,8 @@ use super::{health::Health, metrics::Metrics};
 const QUEUE: usize = 4096;
 /// How many events are written and synced together.
 const BATCH: usize = 256;
+/// How long after a failure the disk is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The side file that holds the head of the log at `path`.
 fn head_path(path: &Path) -> PathBuf {
@@ -139,16 +141,24 @@ impl Audit {
     }
 }
 
-/// Writes until the last handle is gone. Events that cannot be written stay at the front and are tried again with the
-/// next one, so that a full disk costs no event as long as the queue has room.
+/// Writes until the last handle is gone. Events that cannot be written wait at the front and are tried again, so that a full
+/// disk costs no event as long as there is room for them here.
 fn write(events: &Receiver<Item>, mut writer: writer::Writer, shared: &Shared) {
     let mut pending: Vec<(SystemTime, &'static str, Value)> = Vec::new();
-    let mut told = 0;
+    let (mut told, mut reopen) = (0, false);
     note(&writer, shared, Ok(()));
-    while let Ok(first) = events.recv() {
+    loop {
+        // With something left over, the disk is asked again soon even if nothing new happens.
+        let first = if pending.is_empty() && !reopen {
+            events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            events.recv_timeout(RETRY)
+        };
+        if matches!(first, Err(RecvTimeoutError::Disconnected)) {
+            return;
+        }
         let mut waiting = Vec::new();
-        let mut reopen = false;
-        for item in std::iter::once(first).chain(events.try_iter().take(BATCH)) {
+        for item in first.into_iter().chain(events.try_iter().take(BATCH)) {
             match item {
                 Item::Event(time, event, fields) if pending.len() < QUEUE => pending.push((time, event, fields)),
                 Item::Event(..) => drop(shared.dropped.inc()),
@@ -156,26 +166,35 @@ fn write(events: &Receiver<Item>, mut writer: writer::Writer, shared: &Shared) {
                 Item::Flush(done) => waiting.push(done),
             }
         }
-        let lost = shared.dropped.get() - told;
-        if lost > 0 {
-            pending.push((SystemTime::now(), "audit-events-dropped", json!({ "count": lost })));
-            told += lost;
-        }
-        let mut outcome = Ok(());
-        if !pending.is_empty() {
-            outcome = writer.append(&pending);
-        }
-        if outcome.is_ok() {
-            pending.clear();
-            if reopen {
-                outcome = writer.reopen();
-            }
-        }
+        let outcome = append(&mut writer, &mut pending, shared.dropped.get(), &mut told);
+        let outcome = outcome.and_then(|()| if std::mem::take(&mut reopen) { writer.reopen() } else { Ok(()) });
         note(&writer, shared, outcome);
         for done in waiting {
             let _ = done.try_send(());
         }
     }
+}
+
+/// Appends what is pending and, where events were lost since it was last told, how many.
+fn append(
+    writer: &mut writer::Writer,
+    pending: &mut Vec<(SystemTime, &'static str, Value)>,
+    dropped: u64,
+    told: &mut u64,
+) -> std::io::Result<()> {
+    let kept = pending.len();
+    if dropped > *told {
+        pending.push((SystemTime::now(), "audit-events-dropped", json!({ "count": dropped - *told })));
+    }
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let outcome = writer.append(pending);
+    pending.truncate(if outcome.is_ok() { 0 } else { kept });
+    if outcome.is_ok() {
+        *told = dropped;
+    }
+    outcome
 }
 
 fn note(writer: &writer::Writer, shared: &Shared, outcome: std::io::Result<()>) {

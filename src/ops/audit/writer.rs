@@ -100,8 +100,10 @@ impl Writer {
         if std::fs::metadata(&self.path).is_ok_and(|there| there.ino() == open_inode) {
             return Ok(());
         }
+        // First what can fail: without a new file the old one is not closed.
+        let fresh = open(&self.path)?;
         self.append(&[(SystemTime::now(), ENDED, json!({}))])?;
-        self.file = open(&self.path)?;
+        self.file = fresh;
         self.length = self.file.metadata()?.len();
         self.append(&[(SystemTime::now(), BEGUN, json!({}))])
     }

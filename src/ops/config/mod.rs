@@ -343,9 +343,8 @@ impl Layers<'_> {
                 // A type that reads a text first and judges it later makes the parser point to the start of the mapping.
                 let key_at = yaml::key_position(text, index);
                 let at = complaint.at.filter(|at| key_at.is_none_or(|key_at| *at >= key_at)).or(key_at);
-                let suggestion = problem::suggestion_in(&complaint.message);
                 let message = complaint.message.strip_prefix(name).unwrap_or(&complaint.message);
-                Err(Problem { origin: Origin::file(path, at), message: named(name, message), suggestion })
+                Err(self.misfit(name, message, Origin::file(path, at)))
             }
         })
     }
@@ -358,8 +357,7 @@ impl Layers<'_> {
         let indirect = find(&format!("{variable}_FILE")).filter(|_| key.secret);
         let origin = |variable: &str| Origin::Environment { variable: variable.to_owned() };
         let fail = |variable: &str, message: &str| {
-            let suggestion = problem::suggestion_in(message);
-            Some(Err(Problem { origin: origin(variable), message: named(name, message), suggestion }))
+            Some(Err(Problem { origin: origin(variable), message: named(name, message), suggestion: None }))
         };
         match (direct, indirect) {
             (Some(_), Some((file, _))) => {
@@ -370,15 +368,18 @@ impl Layers<'_> {
                 self.used.insert(variable.clone());
                 match from_text(text, &key.default) {
                     Ok(value) => Some(Ok((value, origin(&variable)))),
-                    Err(message) => fail(&variable, &message),
+                    Err(message) => Some(Err(self.misfit(name, &message, origin(&variable)))),
                 }
             }
             (None, Some((file, path))) => {
                 self.used.insert(file.clone());
-                let read = read_text(Path::new(path)).map_err(|message| format!("{path} {message}"));
-                match read.and_then(|text| from_text(text.trim_end_matches(['\r', '\n']), &key.default)) {
+                let text = match read_text(Path::new(path)) {
+                    Ok(text) => text,
+                    Err(message) => return fail(file, &format!("{path} {message}")),
+                };
+                match from_text(text.trim_end_matches(['\r', '\n']), &key.default) {
                     Ok(value) => Some(Ok((value, origin(file)))),
-                    Err(message) => fail(file, &message),
+                    Err(message) => Some(Err(self.misfit(name, &message, origin(file)))),
                 }
             }
             (None, None) => None,
@@ -395,11 +396,17 @@ impl Layers<'_> {
         };
         Some(match read {
             Ok(value) => Ok((value, origin)),
-            Err(message) => {
-                let suggestion = problem::suggestion_in(&message);
-                Err(Problem { origin, message: named(name, &message), suggestion })
-            }
+            Err(message) => Err(self.misfit(name, &message, origin)),
         })
+    }
+
+    /// A value that does not fit its key. What is wrong with a secret is not said, because it would be quoted.
+    fn misfit(&self, name: &str, message: &str, origin: Origin) -> Problem {
+        if self.keys.iter().any(|key| key.name == name && key.secret) {
+            let message = format!("`{name}`: the value does not fit this key");
+            return Problem { origin, message, suggestion: None };
+        }
+        Problem { origin, message: named(name, message), suggestion: problem::suggestion_in(message) }
     }
 
     /// A flag that no key answers to is a mistake of this program, and must not be silently without effect.

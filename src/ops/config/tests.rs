@@ -105,6 +105,15 @@ fn a_secret_comes_from_the_file_its_variable_names_and_never_shows() {
 }
 
 #[test]
+fn n25_a_secret_of_the_wrong_shape_is_refused_without_being_quoted() {
+    for yaml in ["password: [hunter2]\n", "password: { hunter2: 1 }\n"] {
+        let found = complaints(yaml);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("sample.yaml:1:") && !found[0].contains("hunter2"), "{found:?}");
+    }
+}
+
+#[test]
 fn a_variable_nobody_knows_is_a_warning_because_service_managers_invent_them() {
     let resolved = read("", &[("NZC_SAMPLE_CONECTIONS", "1")], serde_json::json!({})).unwrap();
     assert_eq!(resolved.warnings.len(), 1);
