@@ -17,6 +17,10 @@ pub(crate) enum Exit {
     Unavailable,
     /// A mistake of this program.
     Internal,
+    /// Not enough came back to tell, or what came back contradicts itself.
+    Inconclusive,
+    /// Interrupted by a signal before there was a result.
+    Interrupted,
     /// A file cannot be created.
     CannotCreate,
     /// A privilege is missing.
@@ -30,6 +34,7 @@ impl Exit {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
+            Self::Inconclusive => 10,
             Self::Usage => 64,
             Self::Data => 65,
             Self::NoInput => 66,
@@ -38,6 +43,7 @@ impl Exit {
             Self::CannotCreate => 73,
             Self::Permission => 77,
             Self::Config => 78,
+            Self::Interrupted => 130,
         }
     }
 }

@@ -5,6 +5,7 @@ mod documents;
 mod exit;
 mod lab;
 mod launch;
+mod nat_probe;
 mod output;
 mod stun_server;
 
@@ -32,6 +33,7 @@ Every command has its own --help. Exit codes follow sysexits.h: 0 done, 64 usage
 #[derive(Debug, Subcommand)]
 enum Command {
     StunServer(Box<stun_server::args::Args>),
+    NatProbe(Box<nat_probe::args::Args>),
     Lab(lab::args::Args),
     Audit(audit::Args),
     Completions(documents::CompletionsArgs),
@@ -39,12 +41,14 @@ enum Command {
 }
 
 /// The roles with a configuration, for the manual.
-const CONFIGURED: &[documents::RoleKeys] = &[("stun-server", launch::keys::<stun_server::StunServer>)];
+const CONFIGURED: &[documents::RoleKeys] =
+    &[("stun-server", launch::keys::<stun_server::StunServer>), ("nat-probe", nat_probe::keys)];
 
 fn main() -> ExitCode {
     let exit = match Nzc::try_parse() {
         Ok(Nzc { command }) => match command {
             Command::StunServer(args) => stun_server::run(*args),
+            Command::NatProbe(args) => nat_probe::run(*args),
             Command::Lab(args) => lab::run(&args),
             Command::Audit(args) => audit::run(args),
             Command::Completions(args) => documents::completions(&args, Nzc::command()),

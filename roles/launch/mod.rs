@@ -30,7 +30,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 pub(crate) use args::{AdminAddress, Common, DaemonArgs};
-pub(crate) use settings::{ErasedFlags, Loader};
+pub(crate) use settings::{ConfigArgs, ErasedFlags, Loader};
 
 use crate::{exit::Exit, output};
 

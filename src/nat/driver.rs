@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -10,9 +11,13 @@ use tokio::task::JoinSet;
 
 use super::detector::driver::{Diagnosis, diagnose, local_towards};
 use super::detector::{self, Detector};
+use super::port_map::Transport as MapTransport;
 use super::port_map::driver::{Family, SurveyOptions, survey};
+use super::port_map::journal::driver::Journal;
+use super::port_map::mapping::Removal;
 use super::port_map::survey::Survey;
-use super::report::{self, Contrast, FamilyReport, Report, ServerReport};
+use super::port_map::verify::driver::{Trial, TrialOptions, trial};
+use super::report::{self, Contrast, FamilyReport, PortMappingReport, Report, ServerReport, Tried};
 use super::stream;
 
 /// Addresses of one name that are asked.
@@ -33,8 +38,11 @@ pub struct Options {
     pub bind: Vec<IpAddr>,
     /// Whether to stop at the core verdict.
     pub core_only: bool,
-    /// Whether to ask the router for its port-mapping protocols.
-    pub port_map: bool,
+    /// Whether to test TCP.
+    pub tcp: bool,
+    /// Asks the router for its port-mapping protocols, and has a mapping in each tried from outside. The journal sees to it
+    /// that none stays. `None` leaves the router alone.
+    pub port_map: Option<Journal>,
     /// Whether the report holds every packet.
     pub explain: bool,
     /// Names are resolved and everything but the lifetime is done by then.
@@ -50,7 +58,8 @@ impl Default for Options {
             ipv6: true,
             bind: Vec::new(),
             core_only: false,
-            port_map: true,
+            tcp: true,
+            port_map: None,
             explain: false,
             timeout: Duration::from_secs(15),
         }
@@ -86,10 +95,11 @@ pub async fn probe(options: &Options, progress: impl Fn(Progress) + Sync) -> Rep
     progress(Progress::Resolving);
     let named = resolve(&options.servers, options.timeout.min(Duration::from_secs(4))).await;
     progress(Progress::Probing);
-    let (ipv4, ipv6) =
+    let ((ipv4, mut port_mapping), (ipv6, pinholes)) =
         tokio::join!(one_family(options, &named, true, &progress), one_family(options, &named, false, &progress));
     let elapsed = (start.elapsed().as_secs_f64() * 1e5).round() / 1e2;
-    report::finish(options.program.clone(), elapsed, ipv4, ipv6)
+    port_mapping.extend(pinholes);
+    report::finish(options.program.clone(), elapsed, ipv4, ipv6, port_mapping)
 }
 
 async fn resolve(names: &[String], limit: Duration) -> Vec<Named> {
@@ -115,9 +125,10 @@ async fn one_family(
     named: &[Named],
     is_ipv4: bool,
     progress: &(impl Fn(Progress) + Sync),
-) -> FamilyReport {
+) -> (FamilyReport, Vec<PortMappingReport>) {
+    let unprobed = |because: String| (report::unprobed(because), Vec::new());
     if !(if is_ipv4 { options.ipv4 } else { options.ipv6 }) {
-        return report::unprobed("switched off");
+        return unprobed("switched off".to_owned());
     }
     let mut servers: Vec<(String, SocketAddr)> = Vec::new();
     for each in named {
@@ -133,7 +144,7 @@ async fn one_family(
             .iter()
             .filter_map(|each| each.addresses.as_ref().err().map(|error| format!("{}: {error}", each.name)))
             .collect();
-        return report::unprobed(if failed.is_empty() {
+        return unprobed(if failed.is_empty() {
             "no server has an address of this family".to_owned()
         } else {
             failed.join("; ")
@@ -143,7 +154,7 @@ async fn one_family(
         Some(ip) => *ip,
         None => match local_towards(*first) {
             Ok(ip) => ip,
-            Err(error) => return report::unprobed(format!("no way to the servers: {error}")),
+            Err(error) => return unprobed(format!("no way to the servers: {error}")),
         },
     };
     let addresses: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
@@ -163,16 +174,20 @@ async fn one_family(
         }
         udp
     };
-    let (udp, tcp, survey) =
-        tokio::join!(udp, tcp(options, &addresses, local, given_up), ask_router(options, is_ipv4, local));
+    let (udp, tcp, router) =
+        tokio::join!(udp, tcp(options, &addresses, local, given_up), ask_router(options, is_ipv4, local, &addresses));
     let contrast = Contrast {
         networks: addresses.iter().map(|address| network(address.ip())).collect::<BTreeSet<_>>().len(),
         tcp_answers: tcp.as_ref().is_some_and(|tcp| tcp.answered),
     };
     let packets = options.explain.then(|| udp.log.records());
-    let mut family = report::family(&udp.findings, packets, tcp.as_ref(), survey.as_ref(), contrast);
+    let survey = router.as_ref().map(|router| &*router.survey);
+    let port_mapping =
+        router.as_ref().map(|router| report::port_mapping(is_ipv4, &router.survey, &router.tried)).unwrap_or_default();
+    let opens = report::any_opens(&port_mapping);
+    let mut family = report::family(&udp.findings, packets, tcp.as_ref(), survey, opens, contrast);
     family.servers = server_reports(&servers, &udp);
-    family
+    (family, port_mapping)
 }
 
 async fn tcp(
@@ -181,7 +196,7 @@ async fn tcp(
     local: IpAddr,
     given_up: oneshot::Receiver<()>,
 ) -> Option<stream::StreamFindings> {
-    if options.core_only {
+    if options.core_only || !options.tcp {
         return None;
     }
     let config = stream::driver::Config {
@@ -197,12 +212,44 @@ async fn tcp(
     Some(stream::driver::survey_until(&config, stop).await)
 }
 
-async fn ask_router(options: &Options, is_ipv4: bool, local: IpAddr) -> Option<Survey> {
-    if !options.port_map || options.core_only || local.is_loopback() {
+/// What the router said, and what became of the mappings that were tried.
+struct Router {
+    survey: Arc<Survey>,
+    tried: Vec<Tried>,
+}
+
+/// Asks in all protocols, then has one short mapping in each that would make one tried from outside, side by side.
+async fn ask_router(options: &Options, is_ipv4: bool, local: IpAddr, servers: &[SocketAddr]) -> Option<Router> {
+    let journal = options.port_map.as_ref()?;
+    if options.core_only || local.is_loopback() {
         return None;
     }
     let family = if is_ipv4 { Family::V4 } else { Family::V6 };
-    Some(survey(&SurveyOptions { family, local: Some(local), ..SurveyOptions::default() }).await)
+    let survey = survey(&SurveyOptions { family, local: Some(local), ..SurveyOptions::default() }).await;
+    let survey = Arc::new(survey);
+    let how = TrialOptions { server: servers.first().copied(), ..TrialOptions::default() };
+    let mut trials = JoinSet::new();
+    for protocol in survey.usable() {
+        let (survey, journal) = (Arc::clone(&survey), journal.clone());
+        trials.spawn(async move { trial(&survey, protocol, MapTransport::Tcp, &how, &journal).await });
+    }
+    let tried = trials.join_all().await.into_iter().map(account).collect();
+    Some(Router { survey, tried })
+}
+
+fn account(trial: Trial) -> Tried {
+    let leftover = match trial.removal {
+        Some(Ok(Removal::LeftToExpire { lease })) => {
+            Some(format!("the mapping stays until its lease of {lease} s ends"))
+        }
+        Some(Err(error)) => Some(format!("the mapping could not be removed: {error}")),
+        Some(Ok(Removal::Removed | Removal::AlreadyGone)) | None => None,
+    };
+    let verdict = match (trial.grant, trial.verdict) {
+        (Err(error), _) => Err(error.to_string()),
+        (Ok(_), verdict) => verdict.ok_or_else(|| "nothing was tried".to_owned()),
+    };
+    Tried { protocol: trial.protocol, verdict, leftover }
 }
 
 /// The /16 or /32 an address belongs to: servers apart by that much are hardly down together.

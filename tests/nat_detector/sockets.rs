@@ -25,7 +25,7 @@ fn server(listen: &str, alternates: &[&str]) -> (Server, String) {
 pub(crate) fn options(servers: &[&str]) -> Options {
     Options {
         servers: servers.iter().map(|server| (*server).to_owned()).collect(),
-        port_map: false,
+        port_map: None,
         ..Options::default()
     }
 }

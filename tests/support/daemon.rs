@@ -112,9 +112,5 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Output {
         let _ = child.kill();
         panic!("{command:?} was still running after {limit:?}")
     });
-    Output {
-        status,
-        stdout: stdout.join().unwrap_or_default(),
-        stderr: stderr.join().unwrap_or_default(),
-    }
+    Output { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() }
 }

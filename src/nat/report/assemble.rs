@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Behaviour, Cost, FamilyReport, Report, SCHEMA_VERSION, TransportReport, Verdict};
+use super::{Behaviour, Cost, FamilyReport, PortMappingReport, Report, SCHEMA_VERSION, TransportReport, Verdict};
 use crate::nat::behaviour::{Class, Fact};
 use crate::nat::client::PacketRecord;
 use crate::nat::detector::Findings;
@@ -26,6 +26,7 @@ pub fn family(
     packets: Option<&[PacketRecord]>,
     tcp: Option<&StreamFindings>,
     survey: Option<&Survey>,
+    opens: Option<bool>,
     contrast: Contrast,
 ) -> FamilyReport {
     let mut report = FamilyReport { probed: true, ..FamilyReport::default() };
@@ -40,7 +41,7 @@ pub fn family(
     report.front = front(udp, &report.udp);
     if let Some(front) = report.front {
         report.outlook = outlook::table(front, None);
-        report.advice = outlook::advice(front, None);
+        report.advice = outlook::advice(front, opens);
     }
     report
 }
@@ -53,7 +54,13 @@ pub fn unprobed(because: impl Into<String>) -> FamilyReport {
 
 /// Puts the families together and says what they come to.
 #[must_use]
-pub fn finish(program: String, elapsed_ms: f64, ipv4: FamilyReport, ipv6: FamilyReport) -> Report {
+pub fn finish(
+    program: String,
+    elapsed_ms: f64,
+    ipv4: FamilyReport,
+    ipv6: FamilyReport,
+    port_mapping: Vec<PortMappingReport>,
+) -> Report {
     let verdicts: Vec<Verdict> =
         [&ipv4, &ipv6].into_iter().filter(|family| family.probed).map(family_verdict).collect();
     let verdict = if verdicts.contains(&Verdict::Inconclusive) {
@@ -70,16 +77,7 @@ pub fn finish(program: String, elapsed_ms: f64, ipv4: FamilyReport, ipv6: Family
         .collect::<Vec<_>>()
         .join(" ");
     let summary = if summary.is_empty() { "There was nobody to ask.".to_owned() } else { summary };
-    Report {
-        schema_version: SCHEMA_VERSION,
-        program,
-        verdict,
-        summary,
-        elapsed_ms,
-        ipv4,
-        ipv6,
-        port_mapping: Vec::new(),
-    }
+    Report { schema_version: SCHEMA_VERSION, program, verdict, summary, elapsed_ms, ipv4, ipv6, port_mapping }
 }
 
 fn family_verdict(family: &FamilyReport) -> Verdict {

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod redact;
+mod router;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ use super::outlook::{Front, Prospect};
 
 pub use assemble::{Contrast, family, finish, unprobed};
 pub use redact::redact;
+pub use router::{Tried, any_opens, port_mapping};
 
 /// The version of the schema.
 pub const SCHEMA_VERSION: u32 = 1;
