@@ -276,6 +276,22 @@ fn section_9_2_4_a_client_that_knows_no_algorithms_is_served_with_md5_unless_tha
     assert_eq!(reason, Some(RefusalReason::LegacyAlgorithm));
 }
 
+/// What the answer carries depends on whether the request knew of algorithms, not on the attribute it was signed with.
+#[test]
+fn section_9_2_4_the_answer_to_a_request_of_mixed_age_goes_by_its_algorithms() {
+    let mut sha1_with_algorithms = Request::modern();
+    sha1_with_algorithms.integrity = Integrity::Sha1;
+    let mut sha256_without = Request::legacy();
+    sha256_without.integrity = Integrity::Sha256;
+    for (request, expected) in [(sha1_with_algorithms, Integrity::Sha256), (sha256_without, Integrity::Sha1)] {
+        let (reply, reason) = ask(&request.bytes());
+        assert_eq!(reason, None);
+        let reply = Packet::scan(&reply).expect("sound");
+        assert_eq!(Integrity::of(&reply), Some(expected));
+        assert!(expected.verify(&reply, &request.key));
+    }
+}
+
 #[test]
 fn section_9_2_4_an_unknown_user_and_a_wrong_password_get_the_same_401() {
     let unknown = Request::legacy().with(AttributeType::USERNAME, b"bob");
