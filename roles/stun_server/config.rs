@@ -69,9 +69,9 @@ fabric::settings! {
         /// strangers reach it (the DIAL-BACK attribute).
         pub(super) dial_back: bool = false,
         /// UDP answers a second to one IPv4 address or one IPv6 /64, twice that at once; 0 for no cap.
-        pub(super) limit_host: u32 = 10_000,
+        pub(super) limit_host: u32 = 50_000,
         /// UDP answers a second to one IPv4 /24 or one IPv6 /48, twice that at once; 0 for no cap.
-        pub(super) limit_site: u32 = 40_000,
+        pub(super) limit_site: u32 = 200_000,
         /// Connections open at once, all together; 0 for no cap.
         pub(super) max_connections: u32 = ConnectionLimits::default().total,
         /// Connections open at once from one IPv4 address or one IPv6 /64; 0 for no cap.

@@ -22,10 +22,10 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// 10,000 replies a second to a host and 40,000 to a site, twice that at once. Far above what a carrier's NAT with
-    /// thousands of subscribers asks for; 320 kB/s of payload is the most a spoofer gets out of it at one address.
+    /// 50,000 replies a second to a host and 200,000 to a site, twice that at once. Far above what a carrier's NAT with
+    /// thousands of subscribers asks for; 1.6 MB/s of payload is the most a spoofer gets out of it at one address.
     fn default() -> Self {
-        Self { per_host: Some(Rate::new(10_000, 20_000)), per_site: Some(Rate::new(40_000, 80_000)) }
+        Self { per_host: Some(Rate::new(50_000, 100_000)), per_site: Some(Rate::new(200_000, 400_000)) }
     }
 }
 

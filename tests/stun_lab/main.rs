@@ -1,0 +1,29 @@
+//! The STUN server under attack: spoofed sources and floods, in a network of its own, and the binary short of
+//! descriptors and under signals.
+//!
+//! Trials print what they measured. The process continues inside a sandbox, where raw sockets are allowed and 11.0.0.0/8 is local.
+
+#![expect(clippy::print_stdout, reason = "a measurement is printed beside its verdict")]
+
+#[path = "../support/foreign.rs"]
+mod foreign;
+
+mod binary;
+mod flood;
+mod spoof;
+mod wire;
+
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    // Floods and measurements want the machine for themselves.
+    arguments.test_threads = Some(1);
+    // Listing needs no sandbox; where none is allowed, each trial says so.
+    if !arguments.list && fabric::netlab::sandbox::enter().is_ok() {
+        let routed = Command::new("ip").args(["route", "add", "local", "11.0.0.0/8", "dev", "lo"]).status();
+        assert!(routed.is_ok_and(|status| status.success()), "11.0.0.0/8 cannot be made local");
+    }
+    let trials = [spoof::trials(), flood::trials(), binary::trials()].into_iter().flatten().collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
