@@ -70,7 +70,7 @@ async fn inhabited(
 }
 
 fn server_arguments(kind: &Kind, home: &BuiltHome) -> Vec<String> {
-    let mut arguments = ["stun-server", "--log", "warn", "--ready-json"].map(str::to_owned).to_vec();
+    let mut arguments = ["stun-server", "--dial-back", "--log", "warn", "--ready-json"].map(str::to_owned).to_vec();
     let mut pair = |first: String, second: String| {
         arguments.extend(["--listen".to_owned(), first, "--alternate".to_owned(), second]);
     };

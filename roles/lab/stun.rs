@@ -26,6 +26,7 @@ pub(crate) async fn scene(checks: &mut Checks, wants_text: bool) -> String {
             "127.0.0.1:0",
             "--alternate",
             "127.0.0.2:0",
+            "--dial-back",
             "--admin",
             "off",
             "--log",

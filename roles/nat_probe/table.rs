@@ -25,8 +25,12 @@ const BAD: &str = "31";
 const BOLD: &str = "1";
 const DIM: &str = "2";
 
-/// Facts that stand in rows of their own, or only serve the verdict.
+/// Facts that stand in rows of their own.
 const SHOWN_ELSEWHERE: [&str; 3] = ["nat", "mapping", "filtering"];
+
+/// Facts that serve the verdict and only matter to a person when they are not as usual.
+const USUAL: [(&str, bool); 4] =
+    [("answered", true), ("blocked", false), ("servers_agree", true), ("undecided", false)];
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
@@ -116,7 +120,7 @@ fn render_transport(text: &mut String, found: &TransportReport, style: Style) {
             if style.explain || fact.value.is_none() {
                 because(text, &format!("{name}: "), fact, style);
             }
-        } else {
+        } else if style.explain || !is_usual(name, fact) {
             render_fact(text, name, fact, style);
         }
     }
@@ -151,6 +155,10 @@ fn render_fact(text: &mut String, name: &str, fact: &Fact<Value>, style: Style) 
     if style.explain || value == "unknown" {
         because(text, "", fact, style);
     }
+}
+
+fn is_usual(name: &str, fact: &Fact<Value>) -> bool {
+    USUAL.iter().any(|(usual, value)| *usual == name && fact.value == Some(Value::Bool(*value)))
 }
 
 fn because(text: &mut String, prefix: &str, fact: &Fact<Value>, style: Style) {
