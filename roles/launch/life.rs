@@ -12,7 +12,7 @@ use fabric::ops::{
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Daemon, FLUSH, Keys, Loader, Ops, check};
+use super::{AUDIT_FLUSH, Daemon, Keys, Loader, Ops, check};
 use crate::exit::Exit;
 
 /// What the life of a daemon refers to.
@@ -87,7 +87,7 @@ impl<D: Daemon> Life<'_, D> {
         }
         self.ops.health.set_phase(Phase::Stopping);
         self.ops.audit.record("stopped", json!({}));
-        self.ops.audit.flush(FLUSH);
+        self.ops.audit.flush(AUDIT_FLUSH);
         tracing::info!("stopping");
         Exit::Ok
     }

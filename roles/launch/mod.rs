@@ -36,8 +36,10 @@ use crate::{exit::Exit, output};
 
 /// The version of the program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How long the log may take to be written out at the end.
-const FLUSH: Duration = Duration::from_millis(500);
+/// How long the log may take to be written out at the end, and tasks to end.
+const FLUSH: Duration = Duration::from_millis(300);
+/// How long the audit log may take. With the two above it stays below the 2 s a second TERM is promised.
+const AUDIT_FLUSH: Duration = Duration::from_secs(1);
 
 /// A role that runs until it is told to stop.
 pub(crate) trait Daemon: Sized {

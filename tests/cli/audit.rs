@@ -20,7 +20,9 @@ fn a_log_is_verified_and_an_edit_is_found_in_its_line() {
     let server = Server::start(&["--audit-log", log]);
     let head = server.status()["audit_head"].as_str().unwrap().to_owned();
     server.signal(Signal::SIGHUP);
-    eventually(PATIENCE, "the reload is recorded", || server.status()["audit_head"] != head.as_str());
+    eventually(PATIENCE, "the reload is recorded", || {
+        server.status()["audit_head"].as_str().is_some_and(|head| head.starts_with("3:"))
+    });
     server.signal(Signal::SIGTERM);
     assert!(server.wait().0.success());
 
