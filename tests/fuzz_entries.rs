@@ -9,6 +9,8 @@ mod port_map;
 mod stun;
 #[path = "support/stun_mutation.rs"]
 mod stun_mutation;
+#[path = "../fuzz/entry/stun_server.rs"]
+mod stun_server;
 
 use stun_mutation::{Mutator, Random, corpus};
 
@@ -60,6 +62,11 @@ fn t19_the_raw_path_holds_its_properties_on_bytes_of_every_kind() {
 #[test]
 fn s7_the_typed_path_holds_its_properties_on_bytes_of_every_kind() {
     drive("stun_typed", stun::typed);
+}
+
+#[test]
+fn s7_the_server_protects_third_parties_whatever_the_bytes() {
+    drive("stun_server", stun_server::datagram);
 }
 
 #[test]

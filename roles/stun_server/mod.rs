@@ -7,13 +7,15 @@ mod users;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{Auth, Settings};
+use fabric::ops::audit::Audit;
 use fabric::ops::config::Findings;
 use fabric::ops::listen::{Listeners, Transport};
 use fabric::protocol::stun::auth::{LongTermServer, NonceMint};
-use fabric::stun::driver::{self, Config, Live, Server};
-use fabric::stun::{self, Credentials};
+use fabric::stun::driver::{self, Config, Counts, Live, Server};
+use fabric::stun::{self, Counter, Credentials};
 use fabric::transport::udp::SocketBuffers;
 
 use crate::exit::Exit;
@@ -29,7 +31,7 @@ pub(crate) struct StunServer {
     server: Server,
     /// Stays the same over reloads, so that a nonce outlives one.
     nonce_key: [u8; 32],
-    _watch: Task,
+    _tasks: [Task; 2],
 }
 
 impl Daemon for StunServer {
@@ -66,7 +68,8 @@ impl Daemon for StunServer {
             let thread = failure.await;
             tracing::error!(thread, "a thread ended that must not");
         });
-        Ok(Self { server, nonce_key, _watch: watch })
+        let audit = ops.spawn("the audit of credentials", audit_refusals(server.counts(), ops.audit.clone()));
+        Ok(Self { server, nonce_key, _tasks: [watch, audit] })
     }
 
     async fn reload(&mut self, settings: Settings) -> Result<(), String> {
@@ -105,6 +108,28 @@ fn explain(error: driver::StartError) -> StartError {
         driver::StartError::Bind(error) => StartError::Bind(error),
         driver::StartError::System { what, source } => StartError::System { what, source },
         other => system("the server cannot be started", other),
+    }
+}
+
+/// Writes refused credentials to the audit log: one record a second at most, with how many there were, so that a flood of
+/// guesses does not become a flood of records.
+async fn audit_refusals(counts: Counts, audit: Audit) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut before = 0;
+    loop {
+        tick.tick().await;
+        let refused = [Counter::AuthUnknownUser, Counter::AuthWrongIntegrity].map(|what| counts.get(what));
+        let total = refused.iter().sum();
+        if total != before {
+            let [unknown_user, wrong_integrity] = refused;
+            let fields = serde_json::json!({
+                "count": total - before,
+                "unknown_user_total": unknown_user,
+                "wrong_integrity_total": wrong_integrity,
+            });
+            audit.record("credentials-refused", fields);
+            before = total;
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::protocol::stun::auth::RefusalReason;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident => $family:literal, $label:literal, $value:literal;)*) => {
         /// One thing that is counted.
@@ -53,6 +55,18 @@ counters! {
     Error438 => "responses", "class", "error_438";
     /// Any other error.
     ErrorOther => "responses", "class", "error_other";
+    /// A signed request with USERNAME, REALM or NONCE missing or malformed.
+    AuthIncomplete => "auth_failures", "reason", "incomplete";
+    /// A nonce that is too old.
+    AuthStaleNonce => "auth_failures", "reason", "stale_nonce";
+    /// A nonce issued elsewhere or to another address.
+    AuthForeignNonce => "auth_failures", "reason", "foreign_nonce";
+    /// Password algorithms that do not match the offer.
+    AuthAlgorithms => "auth_failures", "reason", "algorithms";
+    /// An unknown user.
+    AuthUnknownUser => "auth_failures", "reason", "unknown_user";
+    /// A wrong password, or a message changed on the way.
+    AuthWrongIntegrity => "auth_failures", "reason", "wrong_integrity";
     /// Not STUN, or malformed.
     DropMalformed => "dropped", "reason", "malformed";
     /// No magic cookie.
@@ -118,6 +132,20 @@ counters! {
 }
 
 impl Counter {
+    /// The counter of a refusal; the first request of a session, which has no credentials yet, is none.
+    #[must_use]
+    pub const fn of_refusal(reason: RefusalReason) -> Option<Self> {
+        match reason {
+            RefusalReason::NoIntegrity => None,
+            RefusalReason::Incomplete => Some(Self::AuthIncomplete),
+            RefusalReason::StaleNonce => Some(Self::AuthStaleNonce),
+            RefusalReason::ForeignNonce => Some(Self::AuthForeignNonce),
+            RefusalReason::Algorithms | RefusalReason::LegacyAlgorithm => Some(Self::AuthAlgorithms),
+            RefusalReason::UnknownUser => Some(Self::AuthUnknownUser),
+            RefusalReason::WrongIntegrity => Some(Self::AuthWrongIntegrity),
+        }
+    }
+
     /// The counter of a response with this error code.
     #[must_use]
     pub const fn of_error(code: u16) -> Self {

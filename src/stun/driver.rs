@@ -40,6 +40,10 @@ use crate::transport::udp::SocketBuffers;
 /// How often certificate files are looked at.
 const CERTIFICATE_POLL: Duration = Duration::from_secs(5);
 
+/// An expiry nearer than this is worth a warning, once for each.
+const EXPIRY_WARNINGS: [Duration; 4] =
+    [Duration::from_secs(21 * 86_400), Duration::from_secs(7 * 86_400), Duration::from_secs(86_400), Duration::ZERO];
+
 /// Calls back over TCP that may be under way at once.
 const DIALS_UNDER_WAY: usize = 64;
 
@@ -169,6 +173,24 @@ impl Shared {
     }
 }
 
+/// Reads the counters of a server.
+#[derive(Clone)]
+pub struct Counts(Arc<Shared>);
+
+impl Counts {
+    /// How often something was counted.
+    #[must_use]
+    pub fn get(&self, what: Counter) -> u64 {
+        self.0.counters.get(what)
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counts")
+    }
+}
+
 /// A running server. Dropping it ends it.
 pub struct Server {
     shared: Arc<Shared>,
@@ -254,6 +276,12 @@ impl Server {
         self.shared.counters.get(what)
     }
 
+    /// The counters, to be read from elsewhere.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts(Arc::clone(&self.shared))
+    }
+
     /// How many connections are open.
     #[must_use]
     pub fn connections(&self) -> u32 {
@@ -310,12 +338,13 @@ impl Drop for Server {
 async fn watch_certificate(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(CERTIFICATE_POLL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut complained = false;
+    let (mut complained, mut warned) = (false, 0);
     loop {
         tokio::select! {
             () = shared.drain.cancelled() => return,
             _ = tick.tick() => {}
         }
+        warned = warn_of_expiry(&shared, warned);
         if !shared.certificate.as_ref().is_some_and(Certificate::has_changed) {
             continue;
         }
@@ -343,4 +372,21 @@ fn reload_certificate(shared: &Shared) -> Result<(), CertificateError> {
             Err(error)
         }
     }
+}
+
+/// Warns when another limit of [`EXPIRY_WARNINGS`] is passed, and returns how many are.
+fn warn_of_expiry(shared: &Shared, warned: usize) -> usize {
+    let Some(expiry) = shared.certificate.as_ref().and_then(Certificate::not_after) else { return 0 };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::from_secs(u64::try_from(expiry).unwrap_or(0)).saturating_sub(now);
+    let passed = EXPIRY_WARNINGS.iter().filter(|limit| left <= **limit).count();
+    if passed > warned {
+        let days = left.as_secs() / 86_400;
+        if left.is_zero() {
+            tracing::warn!("the certificate has expired");
+        } else {
+            tracing::warn!(days, "the certificate expires soon");
+        }
+    }
+    passed
 }

@@ -12,7 +12,7 @@ use super::reply::{Body, BodyError, Origins, fair_length};
 use super::settings::Settings;
 use crate::address::peer_addr::on_the_wire;
 use crate::address::special::can_be_answered;
-use crate::protocol::stun::auth::{Session, Verdict};
+use crate::protocol::stun::auth::{RefusalReason, Session, Verdict};
 use crate::protocol::stun::dial_back::{DialBack, DialTransport};
 use crate::protocol::stun::{
     AttributeType, Class, Integrity, Method, Packet, ScanError, WriteError, Writer, binding, integrity,
@@ -101,6 +101,8 @@ pub struct Reply {
     pub length: usize,
     /// The error code, where it is an error.
     pub error: Option<u16>,
+    /// Why credentials were refused, where they were.
+    pub refusal: Option<RefusalReason>,
     /// What to do after it was sent.
     pub dial: Option<DialOrder>,
 }
@@ -139,6 +141,9 @@ impl Decision {
                     Transport::Tls => Counter::RequestTls,
                 });
                 tally.count(reply.error.map_or(Counter::Success, Counter::of_error));
+                if let Some(failure) = reply.refusal.and_then(Counter::of_refusal) {
+                    tally.count(failure);
+                }
             }
         }
     }
@@ -224,7 +229,14 @@ impl Service {
         {
             self.check_caps(settings, now, arrival, source)?;
             let length = binding::write_success(out, transaction, source).map_err(no_room)?;
-            return Ok(Reply { from: arrival.slot, to: arrival.source, length, error: None, dial: None });
+            return Ok(Reply {
+                from: arrival.slot,
+                to: arrival.source,
+                length,
+                error: None,
+                refusal: None,
+                dial: None,
+            });
         }
         let packet = match Packet::scan(bytes) {
             Ok(packet) => packet,
@@ -253,7 +265,8 @@ impl Service {
                 exchange.answer(out)?
             }
             Some(Verdict::Refused(refusal)) => {
-                exchange.refuse(out, refusal.code(), |writer| refusal.write_attributes(writer))?
+                let reply = exchange.refuse(out, refusal.code(), |writer| refusal.write_attributes(writer))?;
+                Reply { refusal: Some(refusal.reason), ..reply }
             }
             Some(Verdict::Discarded) => return Err(DropReason::Malformed),
         };
@@ -296,7 +309,7 @@ impl Service {
     ) -> Result<Reply, DropReason> {
         let request = legacy::Request::parse(bytes).ok_or(DropReason::Malformed)?;
         let source = on_the_wire(arrival.source);
-        let reply = |from, length, error| Reply { from, to: arrival.source, length, error, dial: None };
+        let reply = |from, length, error| Reply { from, to: arrival.source, length, error, refusal: None, dial: None };
         let refuse = |out: &mut [u8], code| {
             Ok(reply(arrival.slot, request.write_error(out, code).map_err(no_room)?, Some(code)))
         };
@@ -384,7 +397,7 @@ impl Exchange<'_> {
         let length = self.finish(writer)?;
         let to = SocketAddr::new(self.arrival.source.ip(), wishes.port);
         let to = if wishes.port == self.arrival.source.port() { self.arrival.source } else { to };
-        Ok(Reply { from: wishes.from, to, length, error: None, dial })
+        Ok(Reply { from: wishes.from, to, length, error: None, refusal: None, dial })
     }
 
     fn start<'b>(&self, out: &'b mut [u8], class: Class) -> Result<Writer<'b>, DropReason> {
@@ -426,7 +439,14 @@ impl Exchange<'_> {
         let mut writer = self.start(out, Class::Error)?;
         attributes(&mut writer).map_err(no_room)?;
         let length = self.finish(writer)?;
-        Ok(Reply { from: self.arrival.slot, to: self.arrival.source, length, error: Some(code), dial: None })
+        Ok(Reply {
+            from: self.arrival.slot,
+            to: self.arrival.source,
+            length,
+            error: Some(code),
+            refusal: None,
+            dial: None,
+        })
     }
 
     /// Whether the attributes of RFC 5780 mean anything here: on UDP sockets that have alternates.

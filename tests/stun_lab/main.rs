@@ -10,6 +10,7 @@ mod foreign;
 
 mod binary;
 mod flood;
+mod ipv6;
 mod spoof;
 mod wire;
 
@@ -21,9 +22,15 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     // Listing needs no sandbox; where none is allowed, each trial says so.
     if !arguments.list && fabric::netlab::sandbox::enter().is_ok() {
-        let routed = Command::new("ip").args(["route", "add", "local", "11.0.0.0/8", "dev", "lo"]).status();
-        assert!(routed.is_ok_and(|status| status.success()), "11.0.0.0/8 cannot be made local");
+        for command in [
+            "route add local 11.0.0.0/8 dev lo",
+            "address add fd00:5780::1/128 dev lo",
+            "address add fd00:5780::2/128 dev lo",
+        ] {
+            let done = Command::new("ip").args(command.split(' ')).status();
+            assert!(done.is_ok_and(|status| status.success()), "ip {command}");
+        }
     }
-    let trials = [spoof::trials(), flood::trials(), binary::trials()].into_iter().flatten().collect();
+    let trials = [ipv6::trials(), spoof::trials(), flood::trials(), binary::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fabric::protocol::stun::auth::{Accounts, LongTermClient, LongTermServer, NonceMint, Outcome, ShortTermClient};
+use fabric::protocol::stun::auth::{
+    Accounts, LongTermClient, LongTermServer, NonceMint, Outcome, RefusalReason, ShortTermClient,
+};
 use fabric::protocol::stun::{AttributeType, Writer};
 use fabric::stun::{Credentials, Transport};
 
@@ -136,6 +138,23 @@ fn s8_a_nonce_of_another_address_opens_nothing() {
     let elsewhere = Desk::arrival(0, "198.51.100.8:40000", Transport::Udp);
     let (reply, _) = desk.handle(&elsewhere, &signed(&client, |_| {})).expect("an answer");
     assert_eq!(reply.error, Some(438));
+}
+
+#[test]
+fn s8_every_refusal_says_why_to_the_operator_and_not_to_the_client() {
+    let desk = long_term(Desk::plain());
+    let mut stranger = LongTermClient::new("eve", "correct horse").expect("credentials");
+    let mut guesser = LongTermClient::new("ann", "wrong horse").expect("credentials");
+    let mut answers = Vec::new();
+    for (client, why) in [(&mut stranger, RefusalReason::UnknownUser), (&mut guesser, RefusalReason::WrongIntegrity)] {
+        let (reply, challenge) = desk.ask(0, &signed(client, |_| {})).expect("a challenge");
+        assert_eq!(reply.refusal, Some(RefusalReason::NoIntegrity));
+        client.handle(&scan(&challenge));
+        let (reply, answer) = desk.ask(0, &signed(client, |_| {})).expect("an answer");
+        assert_eq!((reply.error, reply.refusal), (Some(401), Some(why)));
+        answers.push(answer);
+    }
+    assert_eq!(answers[0], answers[1], "nothing tells an unknown user from a wrong password");
 }
 
 #[test]

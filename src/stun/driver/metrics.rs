@@ -17,6 +17,7 @@ use crate::transport::tls::Certificate;
 const FAMILIES: &[(&str, &str)] = &[
     ("requests", "Binding requests that were answered, by what they came over"),
     ("responses", "Responses, by class and error code"),
+    ("auth_failures", "Requests whose credentials were refused, by reason"),
     ("dropped", "Messages that got no answer, by reason"),
     ("io_errors", "System calls that failed, by operation"),
     ("connections", "Connections that came, by what became of them"),

@@ -21,6 +21,7 @@ pub(super) struct Opened {
     /// For each worker, one socket for each slot from zero on.
     pub(super) udp: Vec<Vec<UdpSocket>>,
     pub(super) streams: Vec<(LocalSlot, Kind, TcpListener)>,
+    smallest_buffer: usize,
 }
 
 /// One address, open.
@@ -42,6 +43,7 @@ pub(super) fn open(
         listening: Vec::new(),
         udp: (0..workers).map(|_| Vec::new()).collect(),
         streams: Vec::new(),
+        smallest_buffer: usize::MAX,
     };
     let mut opener = Opener { listeners, workers, tcp: config.tcp };
     for site in sites {
@@ -68,6 +70,14 @@ pub(super) fn open(
         opened.listening.push(Listening { transport: Kind::Tls.name(), address });
         opened.streams.push((slot, Kind::Tls, listener));
     }
+    if opened.smallest_buffer < config.buffers.receive {
+        tracing::info!(
+            asked = config.buffers.receive,
+            given = opened.smallest_buffer,
+            "the kernel gives smaller receive buffers than asked for; a burst may overflow them, net.core.rmem_max raises \
+             the limit"
+        );
+    }
     Ok(opened)
 }
 
@@ -79,8 +89,9 @@ impl Opened {
     fn take(&mut self, slot: LocalSlot, place: Place, config: &Config) -> Result<(), StartError> {
         self.listening.push(Listening { transport: "udp", address: place.address });
         for (worker, socket) in self.udp.iter_mut().zip(place.udp) {
-            prepare(&socket, config.buffers)
+            let given = prepare(&socket, config.buffers)
                 .map_err(|source| StartError::System { what: "a socket cannot be set up", source })?;
+            self.smallest_buffer = self.smallest_buffer.min(given.receive);
             worker.push(socket);
         }
         if let Some(listener) = place.tcp {

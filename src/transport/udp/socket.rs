@@ -23,12 +23,12 @@ impl Default for SocketBuffers {
     }
 }
 
-/// Sets the buffers. A socket bound to a wildcard also gets packet information, so that an answer can leave from the
-/// address that was asked.
+/// Sets the buffers and says what the kernel gave. A socket bound to a wildcard also gets packet information, so that an
+/// answer can leave from the address that was asked.
 ///
 /// # Errors
 /// What the system says.
-pub fn prepare(socket: &UdpSocket, buffers: SocketBuffers) -> io::Result<()> {
+pub fn prepare(socket: &UdpSocket, buffers: SocketBuffers) -> io::Result<SocketBuffers> {
     let settings = SockRef::from(socket);
     settings.set_recv_buffer_size(buffers.receive)?;
     settings.set_send_buffer_size(buffers.send)?;
@@ -36,5 +36,6 @@ pub fn prepare(socket: &UdpSocket, buffers: SocketBuffers) -> io::Result<()> {
     if address.ip().is_unspecified() {
         enable_packet_info(socket, address.is_ipv6())?;
     }
-    Ok(())
+    // Linux books twice what was asked for, the other half for its own overhead (socket(7)).
+    Ok(SocketBuffers { receive: settings.recv_buffer_size()? / 2, send: settings.send_buffer_size()? / 2 })
 }
