@@ -60,11 +60,16 @@ pub(crate) fn run(args: Args) -> Exit {
         if let Some(listen) = args.listen {
             return helper::serve(listen, view.json).await;
         }
-        let journal = if settings.port_map { guard::journal().await } else { Journal::forgetful() };
+        let journal = if settings.port_map { guard::journal() } else { Journal::forgetful() };
         let exit = tokio::select! {
             exit = diagnose(&settings, view, old, args.watch, &journal) => exit,
             () = interrupted() => {
                 output::complain("interrupted; mappings that were made are being removed");
+                // A second signal does not wait; the guard goes on in any case.
+                tokio::select! {
+                    _ = journal.settle() => {}
+                    () = interrupted() => {}
+                }
                 Exit::Interrupted
             }
         };

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -11,13 +10,12 @@ use tokio::task::JoinSet;
 
 use super::detector::driver::{Diagnosis, diagnose, local_towards};
 use super::detector::{self, Detector};
-use super::port_map::Transport as MapTransport;
 use super::port_map::driver::{Family, SurveyOptions, survey};
 use super::port_map::journal::driver::Journal;
 use super::port_map::mapping::Removal;
 use super::port_map::survey::Survey;
-use super::port_map::verify::driver::{Trial, TrialOptions, trial};
-use super::report::{self, Contrast, FamilyReport, PortMappingReport, Report, ServerReport, Tried};
+use super::port_map::verify::driver::{self as verify, Trial, TrialOptions};
+use super::report::{self, Contrast, FamilyReport, Outcome, PortMappingReport, Report, ServerReport, Tried};
 use super::stream;
 
 /// Addresses of one name that are asked.
@@ -181,7 +179,7 @@ async fn one_family(
         tcp_answers: tcp.as_ref().is_some_and(|tcp| tcp.answered),
     };
     let packets = options.explain.then(|| udp.log.records());
-    let survey = router.as_ref().map(|router| &*router.survey);
+    let survey = router.as_ref().map(|router| &router.survey);
     let port_mapping =
         router.as_ref().map(|router| report::port_mapping(is_ipv4, &router.survey, &router.tried)).unwrap_or_default();
     let opens = report::any_opens(&port_mapping);
@@ -214,26 +212,23 @@ async fn tcp(
 
 /// What the router said, and what became of the mappings that were tried.
 struct Router {
-    survey: Arc<Survey>,
+    survey: Survey,
     tried: Vec<Tried>,
 }
 
-/// Asks in all protocols, then has one short mapping in each that would make one tried from outside, side by side.
+/// Asks in all protocols, then has short mappings tried from outside, side by side.
 async fn ask_router(options: &Options, is_ipv4: bool, local: IpAddr, servers: &[SocketAddr]) -> Option<Router> {
     let journal = options.port_map.as_ref()?;
     if options.core_only || local.is_loopback() {
         return None;
     }
     let family = if is_ipv4 { Family::V4 } else { Family::V6 };
-    let survey = survey(&SurveyOptions { family, local: Some(local), ..SurveyOptions::default() }).await;
-    let survey = Arc::new(survey);
-    let how = TrialOptions { server: servers.first().copied(), ..TrialOptions::default() };
-    let mut trials = JoinSet::new();
-    for protocol in survey.usable() {
-        let (survey, journal) = (Arc::clone(&survey), journal.clone());
-        trials.spawn(async move { trial(&survey, protocol, MapTransport::Tcp, &how, &journal).await });
-    }
-    let tried = trials.join_all().await.into_iter().map(account).collect();
+    let asked = SurveyOptions { family, local: Some(local), ..SurveyOptions::default() };
+    let until = tokio::time::Instant::now().checked_add(asked.limit)?;
+    let (survey, server) = tokio::join!(survey(&asked), verify::dialler(servers, local, until));
+    let how = TrialOptions { server, ..TrialOptions::default() };
+    let trials = verify::trials(&survey, &verify::plan(&survey), &how, journal).await;
+    let tried = trials.into_iter().map(account).collect();
     Some(Router { survey, tried })
 }
 
@@ -245,11 +240,16 @@ fn account(trial: Trial) -> Tried {
         Some(Err(error)) => Some(format!("the mapping could not be removed: {error}")),
         Some(Ok(Removal::Removed | Removal::AlreadyGone)) | None => None,
     };
-    let verdict = match (trial.grant, trial.verdict) {
-        (Err(error), _) => Err(error.to_string()),
-        (Ok(_), verdict) => verdict.ok_or_else(|| "nothing was tried".to_owned()),
+    let granted = trial.grant.as_ref().ok();
+    let (external, lease) =
+        (granted.and_then(|grant| grant.external).map(|external| external.ip()), granted.map(|grant| grant.lease));
+    let outcome = match (trial.grant, trial.verdict) {
+        (Ok(_), Some(verdict)) => Outcome::Judged(verdict),
+        (Ok(_), None) => Outcome::Unheard("nothing was tried".to_owned()),
+        (Err(error), _) if error.is_refusal() => Outcome::Refused(error.to_string()),
+        (Err(error), _) => Outcome::Unheard(error.to_string()),
     };
-    Tried { protocol: trial.protocol, verdict, leftover }
+    Tried { protocol: trial.protocol, transport: trial.transport, external, lease, outcome, leftover }
 }
 
 /// The /16 or /32 an address belongs to: servers apart by that much are hardly down together.

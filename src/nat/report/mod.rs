@@ -19,7 +19,7 @@ use super::outlook::{Front, Prospect};
 
 pub use assemble::{Contrast, family, finish, unprobed};
 pub use redact::redact;
-pub use router::{Tried, any_opens, port_mapping};
+pub use router::{Outcome, Tried, any_opens, port_mapping};
 
 /// The version of the schema.
 pub const SCHEMA_VERSION: u32 = 1;

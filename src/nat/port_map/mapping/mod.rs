@@ -188,6 +188,18 @@ pub enum MapError {
     Io(#[from] std::io::Error),
 }
 
+impl MapError {
+    /// Whether the gateway said no, as opposed to nothing that could be used.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Pcp(_) | Self::NatPmp(_) => true,
+            Self::Igd(error) => !matches!(error, ControlError::Unusable(_)),
+            _ => false,
+        }
+    }
+}
+
 /// Checks what a gateway granted.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use super::super::mapping::driver::{Mapping, map};
 use super::super::mapping::{Grant, MapError, Removal, Wish};
 use super::super::survey::Survey;
 use super::super::{Protocol, Transport};
-use super::{DialBack, Nonce, Verdict, is_dial_back, judge, offer, request};
+use super::{DialBack, Nonce, Verdict, enquiry, is_dial_back, judge, offer, request};
 use crate::protocol::stun::{HEADER_LEN, TransactionId};
 
 /// Visitors served at once while the dial-back is awaited; more have to wait in the kernel's queue.
@@ -24,6 +24,9 @@ const MAX_VISITORS: usize = 8;
 
 /// How often a dial-back is asked for. One datagram may be lost; three rarely are.
 const ASKS: u32 = 3;
+
+/// Servers asked whether they dial back.
+const MAX_SERVERS: usize = 3;
 
 /// The longest answer or indication read, in bytes.
 const MAX_MESSAGE: usize = 512;
@@ -189,9 +192,44 @@ async fn connect(server: SocketAddr, local: IpAddr) -> io::Result<TcpStream> {
 async fn ask_once(stream: &mut TcpStream, ask: &Ask, nonce: Nonce) -> io::Result<(SocketAddr, bool)> {
     let transaction = TransactionId(rand::random());
     let bytes = request(transaction, ask.transport, ask.port, nonce).map_err(io::Error::other)?;
-    stream.write_all(&bytes).await?;
+    answered(stream, transaction, &bytes).await
+}
+
+async fn answered(
+    stream: &mut TcpStream,
+    transaction: TransactionId,
+    request: &[u8],
+) -> io::Result<(SocketAddr, bool)> {
+    stream.write_all(request).await?;
     let answer = read_message(stream).await?;
     offer(&answer, transaction).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The first of the preferred servers that dials back, among the first three: they are asked side by side, without having
+/// them dial. Where none does, the first one, which then says so itself.
+pub async fn dialler(servers: &[SocketAddr], local: IpAddr, deadline: Instant) -> Option<SocketAddr> {
+    let mut asked = JoinSet::new();
+    for (rank, server) in servers.iter().copied().take(MAX_SERVERS).enumerate() {
+        asked.spawn(async move {
+            let transaction = TransactionId(rand::random());
+            let bytes = enquiry(transaction).map_err(io::Error::other)?;
+            let mut stream = connect(server, local).await?;
+            let (_, dials) = answered(&mut stream, transaction, &bytes).await?;
+            io::Result::Ok((rank, server, dials))
+        });
+    }
+    let mut best: Option<(usize, SocketAddr)> = None;
+    while let Ok(Some(done)) = timeout_at(deadline, asked.join_next()).await {
+        if let Ok(Ok((rank, server, true))) = done
+            && best.is_none_or(|(other, _)| rank < other)
+        {
+            best = Some((rank, server));
+            if rank == 0 {
+                break;
+            }
+        }
+    }
+    best.map(|(_, server)| server).or_else(|| servers.first().copied())
 }
 
 /// What became of one tested mapping.

@@ -126,6 +126,17 @@ pub fn request(
     Ok(writer.as_bytes().to_vec())
 }
 
+/// The Binding request that asks whether the server dials back, and has it dial nobody.
+///
+/// # Errors
+/// Never in practice: the buffer holds it.
+pub fn enquiry(transaction: TransactionId) -> Result<Vec<u8>, WriteError> {
+    let mut buffer = [0; 64];
+    let mut writer = Writer::new(&mut buffer, Class::Request, Method::BINDING, transaction)?;
+    writer.attribute(AttributeType::DIAL_BACK, &dial_back::DialBack::Offer.to_bytes())?;
+    Ok(writer.as_bytes().to_vec())
+}
+
 /// What the server's answer says: the address it saw, and whether it dials back. `None` for anything else.
 #[must_use]
 pub fn offer(bytes: &[u8], transaction: TransactionId) -> Option<(SocketAddr, bool)> {
