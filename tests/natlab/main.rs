@@ -14,6 +14,7 @@ mod matrix;
 mod measure;
 mod port_map;
 mod port_mapping;
+mod probe_maps;
 mod punch;
 mod streams;
 mod wires;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         matrix::trials(),
         port_map::trials(),
         port_mapping::trials(),
+        probe_maps::trials(),
         streams::trials(),
         wires::trials(),
     ]
