@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "the distributions are what a reader of a long run wants to see")]
 
+mod depth;
 mod nat;
 mod sockets;
 mod world;

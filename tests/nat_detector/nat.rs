@@ -47,6 +47,8 @@ pub(crate) struct Model {
     pub(crate) blocked: bool,
     /// Blocked UDP draws ICMP errors.
     pub(crate) refuses: bool,
+    /// Turns packets round that a host sends to an outer address of the box.
+    pub(crate) hairpin: bool,
     /// Rewrites MAPPED-ADDRESS in answers to the inner address.
     pub(crate) rewrites: bool,
     /// Datagrams with more payload than this need fragments.
@@ -70,6 +72,7 @@ impl Model {
             neighbours: 0.0,
             blocked: false,
             refuses: false,
+            hairpin: false,
             rewrites: false,
             mtu_payload: 1_472,
             passes_fragments: true,
@@ -109,6 +112,8 @@ pub(crate) struct Nat {
     poison: BTreeMap<(SocketAddr, u16), Instant>,
     counter: i32,
     rng: StdRng,
+    /// Mappings made.
+    pub(crate) made: usize,
 }
 
 impl Nat {
@@ -117,7 +122,7 @@ impl Nat {
             Ports::Sequential { low, high, .. } => rng.random_range(i32::from(low)..=i32::from(high)),
             _ => 0,
         };
-        Self { model, entries: BTreeMap::new(), poison: BTreeMap::new(), counter, rng }
+        Self { model, entries: BTreeMap::new(), poison: BTreeMap::new(), counter, rng, made: 0 }
     }
 
     fn key(&self, inner: SocketAddr, to: SocketAddr) -> Key {
@@ -151,6 +156,7 @@ impl Nat {
             return Some(entry.outer);
         }
         let outer = self.allocate(now, inner, to)?;
+        self.made += 1;
         self.entries.insert(key, Entry { outer, inner, peers: BTreeSet::from([to]), used: now });
         Some(outer)
     }

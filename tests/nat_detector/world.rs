@@ -104,6 +104,10 @@ enum Arrival {
 
 pub(crate) struct Run {
     pub(crate) findings: Findings,
+    /// Packets on the client's wire, both ways, and their payload in bytes.
+    pub(crate) on_wire: u32,
+    pub(crate) wire_bytes: usize,
+    pub(crate) mappings: usize,
     pub(crate) strayed: usize,
     pub(crate) core_on_wire: Option<u32>,
     pub(crate) core_sent: Option<u32>,
@@ -120,6 +124,7 @@ pub(crate) struct World {
     locals: BTreeMap<Slot, SocketAddr>,
     local_ip: IpAddr,
     on_wire: u32,
+    wire_bytes: usize,
     strayed: usize,
 }
 
@@ -139,6 +144,7 @@ impl World {
             locals: BTreeMap::new(),
             local_ip,
             on_wire: 0,
+            wire_bytes: 0,
             strayed: 0,
         }
     }
@@ -148,6 +154,8 @@ impl World {
         config.servers = self.stations.iter().map(|station| station.primary).collect();
         self.locals.clear();
         self.on_wire = 0;
+        self.wire_bytes = 0;
+        self.nat.made = 0;
         let mut seed = [0; 32];
         self.rng.fill(&mut seed);
         let mut detector = Detector::new(config, seed);
@@ -163,6 +171,7 @@ impl World {
             }
             while let Some(transmit) = detector.poll_transmit() {
                 self.on_wire += 1;
+                self.wire_bytes += transmit.payload.len();
                 self.send(now, transmit.socket, transmit.to, transmit.payload);
             }
             while let Some(event) = detector.poll_event() {
@@ -187,7 +196,15 @@ impl World {
         }
         self.start = now + Duration::from_millis(50);
         self.queue.clear();
-        Run { findings: detector.findings(), strayed: self.strayed, core_on_wire, core_sent }
+        Run {
+            findings: detector.findings(),
+            on_wire: self.on_wire,
+            wire_bytes: self.wire_bytes,
+            mappings: self.nat.made,
+            strayed: self.strayed,
+            core_on_wire,
+            core_sent,
+        }
     }
 
     fn free_port(&mut self, wanted: Option<u16>) -> u16 {
@@ -232,6 +249,12 @@ impl World {
             return;
         }
         let Some(source) = self.nat.outbound(now, local, to) else { return };
+        if self.nat.model.pool.contains(&to.ip()) && self.nat.model.mapping.is_some() {
+            if self.nat.model.hairpin {
+                self.push(now + Duration::from_millis(1), Arrival::AtNat { from: source, to, bytes });
+            }
+            return;
+        }
         let Some(station) = self.stations.iter().find(|station| station.owns(to)).copied() else {
             self.strayed += 1;
             return;
@@ -258,10 +281,14 @@ impl World {
                 }
             }
             Arrival::AtNat { from, to, bytes } => {
+                if bytes.len() > self.nat.model.mtu_payload && !self.nat.model.passes_fragments {
+                    return;
+                }
                 let Some(inner) = self.nat.inbound(now, from, to) else { return };
                 let slot = self.locals.iter().find(|(_, local)| **local == inner).map(|(slot, _)| *slot);
                 let Some(slot) = slot else { return };
                 self.on_wire += 1;
+                self.wire_bytes += bytes.len();
                 detector.handle_input(now, slot, from, &bytes);
             }
             Arrival::Refused { slot, to, error } => {
@@ -284,7 +311,7 @@ impl World {
         }
         let change = packet.find(AttributeType::CHANGE_REQUEST).and_then(|value| value.last().copied());
         let id = packet.transaction_id();
-        let mut buffer = [0; 2_048];
+        let mut buffer = [0; 4_096];
         let error = |code| {
             let mut buffer = [0; 128];
             let mut writer = Writer::new(&mut buffer, Class::Error, Method::BINDING, id).expect("room");
@@ -334,6 +361,10 @@ impl World {
         if let Some(other) = other {
             writer.address(AttributeType::OTHER_ADDRESS, other).expect("room");
             writer.address(AttributeType::RESPONSE_ORIGIN, source).expect("room");
+        }
+        if let Some(padding) = packet.find(AttributeType::PADDING) {
+            let room = bytes.len().saturating_sub(writer.as_bytes().len() + 4).min(padding.len());
+            writer.attribute(AttributeType::PADDING, &vec![0; room & !3]).expect("room");
         }
         let length = writer.finish();
         let mut target = from;

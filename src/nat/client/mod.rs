@@ -189,6 +189,7 @@ pub struct Exchange {
     /// The log number of the packet that settled it.
     pub settled_by: Option<u32>,
     refused: Option<(Unreachable, u8)>,
+    too_big: bool,
     next_at: Option<Instant>,
 }
 
@@ -200,6 +201,12 @@ impl Exchange {
             Some(Outcome::Answered { answer, .. }) => Some(answer),
             _ => None,
         }
+    }
+
+    /// Whether a try was refused as larger than the path carries.
+    #[must_use]
+    pub const fn was_too_big(&self) -> bool {
+        self.too_big
     }
 
     /// When the first try left.
@@ -251,8 +258,15 @@ impl Client {
     /// Begins an exchange and queues its first try.
     pub fn start(&mut self, now: Instant, request: Request) -> ExchangeId {
         let id = ExchangeId(u32::try_from(self.exchanges.len()).unwrap_or(u32::MAX));
-        let exchange =
-            Exchange { request, tries: Vec::new(), outcome: None, settled_by: None, refused: None, next_at: None };
+        let exchange = Exchange {
+            request,
+            tries: Vec::new(),
+            outcome: None,
+            settled_by: None,
+            refused: None,
+            too_big: false,
+            next_at: None,
+        };
         self.exchanges.insert(id, exchange);
         self.send_try(now, id);
         id
@@ -366,6 +380,11 @@ impl Client {
             exchange.outcome.is_none() && exchange.request.slot == slot && exchange.request.to == to
         });
         let Some((id, exchange)) = open else { return };
+        if error.refusal == Refusal::TooBig {
+            // The next try goes out in fragments.
+            exchange.too_big = true;
+            return;
+        }
         let count = exchange.refused.map_or(1, |(_, count)| count.saturating_add(1));
         exchange.refused = Some((error, count));
         if count >= 2 || exchange.request.tries == 1 {

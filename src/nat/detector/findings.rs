@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::depth_facts::{Guessing, NamedFact};
 use super::filtering::{Door, Fate};
 use super::reach::Server;
 use super::{Detector, weight};
@@ -42,6 +43,10 @@ pub struct Findings {
     pub filtering: Fact<Dependence>,
     /// Whether the outer port equals the inner one.
     pub preserves_port: Fact<bool>,
+    /// What the allocation of ports means for a peer.
+    pub guessing: Guessing,
+    /// Every further fact by name.
+    pub more: Vec<NamedFact>,
     /// The servers, in the order they were given.
     pub servers: Vec<ServerFindings>,
     /// Tries lost and answered among those expected to be answered.
@@ -94,6 +99,8 @@ pub(super) fn collect(detector: &Detector) -> Findings {
         mapping_depends,
         filtering,
         preserves_port: detector.preservation_fact(),
+        guessing: detector.guessing(),
+        more: detector.depth_facts(),
         servers: detector.server_findings(),
         losses: detector.client.losses(),
         core_after: detector.core_after,
@@ -175,7 +182,7 @@ impl Detector {
         answered.collect()
     }
 
-    fn nat_fact(&self) -> Fact<bool> {
+    pub(super) fn nat_fact(&self) -> Fact<bool> {
         let seen: Vec<_> =
             self.translations().into_iter().filter(|(_, local, ..)| !local.ip().is_unspecified()).collect();
         let packets = |translated: bool| -> Vec<u32> {
@@ -270,7 +277,7 @@ impl Detector {
         format!("{remaining} behaviours remain possible; {worthless} tries had no control")
     }
 
-    fn preservation_fact(&self) -> Fact<bool> {
+    pub(super) fn preservation_fact(&self) -> Fact<bool> {
         let seen = self.translations();
         let kept = seen.iter().filter(|(_, local, mapped, _)| local.port() == mapped.port()).count();
         let packets = seen.iter().flat_map(|(.., packets)| packets.iter().copied()).collect();

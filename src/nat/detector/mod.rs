@@ -16,6 +16,9 @@
 //! counts only beside an answer that shows that the path and the server were alive afterwards, and only when enough
 //! independent tries agree for the loss rate that was seen.
 
+mod allocation;
+mod depth;
+mod depth_facts;
 pub mod driver;
 mod filtering;
 mod findings;
@@ -30,7 +33,9 @@ use std::time::{Duration, Instant};
 use crate::nat::client::{self, Ask, Budget, Client, ExchangeId, PacketLog, Request, Slot, Spent, Unreachable};
 use crate::sansio::Transmit;
 
-pub use findings::Findings;
+pub use allocation::{PortAllocation, PortPool};
+pub use depth_facts::{Guessing, NamedFact};
+pub use findings::{Findings, ServerFindings};
 
 /// However far the servers are, everything but the lifetime ends by then.
 const LIMIT: Duration = Duration::from_secs(12);
@@ -50,6 +55,10 @@ pub struct Config {
     pub bytes: u64,
     /// Local sockets, each an entry or more in the tables of the NAT.
     pub sockets: u16,
+    /// Whether to find out whether the NAT turns packets round. Some firewalls take such packets for an attack.
+    pub hairpin: bool,
+    /// The largest IP packet the local link carries in one piece, where known.
+    pub link_mtu: Option<u32>,
     /// When everything but the lifetime ends, whatever is known by then.
     pub deadline: Duration,
 }
@@ -63,6 +72,8 @@ impl Default for Config {
             packets: 120,
             bytes: 40 << 10,
             sockets: 72,
+            hairpin: false,
+            link_mtu: None,
             deadline: Duration::from_millis(2_200),
         }
     }
@@ -117,6 +128,7 @@ pub struct Detector {
     asked: BTreeMap<(Slot, SocketAddr), ExchangeId>,
     servers: Vec<reach::Server>,
     filtering: filtering::Filtering,
+    depth: depth::Depth,
 }
 
 impl Detector {
@@ -143,6 +155,7 @@ impl Detector {
             asked: BTreeMap::new(),
             servers,
             filtering: filtering::Filtering::default(),
+            depth: depth::Depth::default(),
         }
     }
 
@@ -160,7 +173,9 @@ impl Detector {
         self.opening.retain(|other| *other != slot);
         if let Some(local) = local {
             self.locals.insert(slot, local);
-            self.idle.push_back(slot);
+            if !self.depth.companions.contains(&slot) {
+                self.idle.push_back(slot);
+            }
         }
         self.advance(now);
     }
@@ -204,7 +219,7 @@ impl Detector {
         if matches!(self.phase, Phase::Waiting | Phase::Done) {
             return None;
         }
-        let own = [self.wake_for_reach(), self.wake_for_filtering(), self.deadline()];
+        let own = [self.wake_for_reach(), self.wake_for_filtering(), self.wake_for_depth(), self.deadline()];
         own.into_iter().flatten().chain(self.client.poll_timeout()).min()
     }
 
@@ -240,7 +255,9 @@ impl Detector {
     /// Runs every step that has something to do, until none has.
     fn advance(&mut self, now: Instant) {
         self.now = Some(now);
-        while self.client.poll_event().is_some() {}
+        while let Some(event) = self.client.poll_event() {
+            self.note(event);
+        }
         let before = self.phase;
         match self.phase {
             Phase::Waiting | Phase::Done => return,
@@ -276,10 +293,23 @@ impl Detector {
 
     fn advance_depth(&mut self, now: Instant) {
         self.advance_reach(now);
-        self.advance_filtering(now, weight::FINAL);
         self.advance_mapping(now);
-        if self.mapping_is_ready() && self.filtering_is_ready(weight::FINAL) {
+        self.advance_steps(now);
+        // Between two samples nothing else may take a port.
+        if !self.depth.is_sampling() {
+            self.advance_filtering(now, weight::FINAL);
+        }
+        if self.mapping_is_ready() && self.filtering_is_ready(weight::FINAL) && self.depth_is_done() {
             self.finish(now);
+        }
+    }
+
+    /// Most events change nothing by themselves: the steps look at exchanges when they run.
+    fn note(&mut self, event: client::Event) {
+        if let client::Event::Looped { exchange, at, from, packet } = event
+            && self.depth.turns.contains(&exchange)
+        {
+            self.depth.turned.push((exchange, at, from, packet));
         }
     }
 

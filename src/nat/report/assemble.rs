@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Behaviour, Cost, FamilyReport, PortMappingReport, Report, SCHEMA_VERSION, TransportReport, Verdict};
-use crate::nat::behaviour::{Class, Fact};
+use crate::nat::behaviour::{Class, Dependence, Fact};
 use crate::nat::client::PacketRecord;
 use crate::nat::detector::Findings;
 use crate::nat::outlook::{self, Front};
@@ -40,7 +40,7 @@ pub fn family(
     report.add("double_nat", double_nat(&report.udp, survey));
     report.front = front(udp, &report.udp);
     if let Some(front) = report.front {
-        report.outlook = outlook::table(front, None);
+        report.outlook = outlook::table(front, udp.guessing.pool);
         report.advice = outlook::advice(front, opens);
     }
     report
@@ -138,6 +138,9 @@ fn udp_report(findings: &Findings, contrast: Contrast) -> TransportReport {
     report.add("mapping", findings.mapping.clone());
     report.add("filtering", findings.filtering.clone());
     report.add("preserves_port", findings.preserves_port.clone());
+    for (name, fact) in &findings.more {
+        report.add(name, fact.clone());
+    }
     report
 }
 
@@ -264,7 +267,14 @@ fn front(findings: &Findings, report: &TransportReport) -> Option<Front> {
     if report.class == Class::Blocked {
         return Some(Front::Blocked);
     }
-    Front::from_facts(report.nat, findings.mapping.value, findings.filtering.value, None)
+    // Where it is only known that the mapping depends on the peer, the strictest way to do so is assumed.
+    let strictest = (findings.mapping_depends == Some(true)).then_some(Dependence::AddressAndPortDependent);
+    Front::from_facts(
+        report.nat,
+        findings.mapping.value.or(strictest),
+        findings.filtering.value,
+        findings.guessing.predictable,
+    )
 }
 
 /// One sentence for a person.
