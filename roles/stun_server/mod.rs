@@ -1,4 +1,4 @@
-//! The STUN server: builds the service from its keys and leaves the rest to [`launch`](crate::launch).
+//! The STUN server: builds the service from its keys and leaves the rest to [`launch`].
 
 pub(crate) mod args;
 mod config;

@@ -12,21 +12,22 @@
 //! All problems are reported together, not one per start.
 
 mod document;
+mod layers;
 mod problem;
 mod value;
 mod yaml;
 
 use std::{
-    collections::BTreeSet,
     io::Read as _,
     path::{Path, PathBuf},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 pub use document::{example_yaml, listing};
+pub use layers::Layers;
 pub use problem::{Origin, Problem, Problems, nearest};
 pub use value::{REDACTED, Secret, Span, SpanError};
 
@@ -239,19 +240,9 @@ impl<S> Resolved<S> {
 /// Every [`Problem`] that was found.
 pub fn resolve<S: Settings>(sources: &Sources, check: impl FnOnce(&S, &mut Findings)) -> Result<Resolved<S>, Problems> {
     let keys = S::keys();
-    let mut layers = Layers {
-        sources,
-        keys: &keys,
-        in_file: Vec::new(),
-        listing: Vec::new(),
-        used: BTreeSet::new(),
-        problems: Vec::new(),
-    };
-    layers.open_file();
+    let mut layers = Layers::open(sources, &keys);
     let settings = S::read(&mut layers);
-    layers.refuse_unknown_flags();
-    let warnings = layers.unknown_variables();
-    let Layers { listing, problems, .. } = layers;
+    let (listing, problems, warnings) = layers.close();
     let mut findings = Findings { listing, problems };
     if findings.problems.is_empty() {
         check(&settings, &mut findings);
@@ -276,186 +267,6 @@ impl Findings {
         let setting = self.listing.iter().find(|setting| setting.key == key);
         let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
         self.problems.push(Problem { origin, message: format!("`{key}`: {message}"), suggestion: None });
-    }
-}
-
-/// The sources of one resolution, read key by key.
-#[derive(Debug)]
-pub struct Layers<'a> {
-    sources: &'a Sources,
-    keys: &'a [Key],
-    in_file: Vec<String>,
-    listing: Vec<Setting>,
-    used: BTreeSet<String>,
-    problems: Vec<Problem>,
-}
-
-impl Layers<'_> {
-    /// Reads one declared key: `default` unless a source has it.
-    pub fn read<T: DeserializeOwned + Serialize>(&mut self, name: &'static str, default: T) -> T {
-        let mut value = default;
-        let mut origin = Origin::Default;
-        for read in [Self::file_value::<T>, Self::variable_value::<T>, Self::flag_value::<T>] {
-            match read(self, name) {
-                Some(Ok((read, from))) => (value, origin) = (read, from),
-                Some(Err(problem)) => self.problems.push(problem),
-                None => {}
-            }
-        }
-        let key = self.keys.iter().find(|key| key.name == name);
-        let mut shown = serde_json::to_value(&value).unwrap_or_default();
-        if key.is_some_and(|key| key.secret) && !shown.is_null() {
-            shown = Value::from(REDACTED);
-        }
-        self.listing.push(Setting { key: name, value: shown, origin, restart: key.is_some_and(|key| key.restart) });
-        value
-    }
-
-    /// Lists the keys of the file; unknown and repeated ones are problems.
-    fn open_file(&mut self) {
-        let Some((path, text)) = &self.sources.file else { return };
-        match yaml::keys(text) {
-            Ok(keys) => self.in_file = keys,
-            Err(complaint) => {
-                let origin = Origin::file(path, complaint.at);
-                self.problems.push(Problem { origin, message: complaint.message, suggestion: None });
-            }
-        }
-        for (index, name) in self.in_file.iter().enumerate() {
-            let origin = || Origin::file(path, yaml::key_position(text, index));
-            if !self.keys.iter().any(|key| key.name == name) {
-                let message = format!("unknown key `{name}`");
-                let suggestion = nearest(name, self.keys.iter().map(|key| key.name)).map(str::to_owned);
-                self.problems.push(Problem { origin: origin(), message, suggestion });
-            } else if self.in_file.iter().take(index).any(|earlier| earlier == name) {
-                let message = format!("`{name}` is set a second time");
-                self.problems.push(Problem { origin: origin(), message, suggestion: None });
-            }
-        }
-    }
-
-    fn file_value<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<Result<(T, Origin), Problem>> {
-        let (path, text) = self.sources.file.as_ref()?;
-        let index = self.in_file.iter().position(|key| key == name)?;
-        Some(match yaml::value(text, index) {
-            Ok(value) => Ok((value, Origin::file(path, yaml::key_position(text, index)))),
-            Err(complaint) => {
-                // A type that reads a text first and judges it later makes the parser point to the start of the mapping.
-                let key_at = yaml::key_position(text, index);
-                let at = complaint.at.filter(|at| key_at.is_none_or(|key_at| *at >= key_at)).or(key_at);
-                let message = complaint.message.strip_prefix(name).unwrap_or(&complaint.message);
-                Err(self.misfit(name, message, Origin::file(path, at)))
-            }
-        })
-    }
-
-    fn variable_value<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<Result<(T, Origin), Problem>> {
-        let variable = format!("{}{}", self.sources.prefix, name.to_uppercase());
-        let key = self.keys.iter().find(|key| key.name == name)?;
-        let find = |wanted: &str| self.sources.environment.iter().find(|(name, _)| name == wanted);
-        let direct = find(&variable);
-        let indirect = find(&format!("{variable}_FILE")).filter(|_| key.secret);
-        let origin = |variable: &str| Origin::Environment { variable: variable.to_owned() };
-        let fail = |variable: &str, message: &str| {
-            Some(Err(Problem { origin: origin(variable), message: named(name, message), suggestion: None }))
-        };
-        match (direct, indirect) {
-            (Some(_), Some((file, _))) => {
-                self.used.extend([variable.clone(), file.clone()]);
-                fail(&variable, &format!("is set twice, {file} is there as well"))
-            }
-            (Some((_, text)), None) => {
-                self.used.insert(variable.clone());
-                match from_text(text, &key.default) {
-                    Ok(value) => Some(Ok((value, origin(&variable)))),
-                    Err(message) => Some(Err(self.misfit(name, &message, origin(&variable)))),
-                }
-            }
-            (None, Some((file, path))) => {
-                self.used.insert(file.clone());
-                let text = match read_text(Path::new(path)) {
-                    Ok(text) => text,
-                    Err(message) => return fail(file, &format!("{path} {message}")),
-                };
-                match from_text(text.trim_end_matches(['\r', '\n']), &key.default) {
-                    Ok(value) => Some(Ok((value, origin(file)))),
-                    Err(message) => Some(Err(self.misfit(name, &message, origin(file)))),
-                }
-            }
-            (None, None) => None,
-        }
-    }
-
-    fn flag_value<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<Result<(T, Origin), Problem>> {
-        let value = self.sources.flags.get(name)?;
-        let origin = Origin::Flag { flag: flag_name(name) };
-        let default = self.keys.iter().find(|key| key.name == name).map(|key| &key.default)?;
-        let read = match value {
-            Value::String(text) => from_text(text, default),
-            other => serde_json::from_value(other.clone()).map_err(|error| error.to_string()),
-        };
-        Some(match read {
-            Ok(value) => Ok((value, origin)),
-            Err(message) => Err(self.misfit(name, &message, origin)),
-        })
-    }
-
-    /// A value that does not fit its key. What is wrong with a secret is not said, because it would be quoted.
-    fn misfit(&self, name: &str, message: &str, origin: Origin) -> Problem {
-        if self.keys.iter().any(|key| key.name == name && key.secret) {
-            let message = format!("`{name}`: the value does not fit this key");
-            return Problem { origin, message, suggestion: None };
-        }
-        Problem { origin, message: named(name, message), suggestion: problem::suggestion_in(message) }
-    }
-
-    /// A flag that no key answers to is a mistake of this program, and must not be silently without effect.
-    fn refuse_unknown_flags(&mut self) {
-        for name in self.sources.flags.keys().filter(|name| !self.keys.iter().any(|key| key.name == **name)) {
-            let origin = Origin::Flag { flag: flag_name(name) };
-            let message = format!("no key `{name}` answers to this flag");
-            self.problems.push(Problem { origin, message, suggestion: None });
-        }
-    }
-
-    fn unknown_variables(&self) -> Vec<String> {
-        let names: Vec<_> =
-            self.keys.iter().map(|key| format!("{}{}", self.sources.prefix, key.name.to_uppercase())).collect();
-        let unknown = self.sources.environment.iter().filter(|(name, _)| !self.used.contains(name));
-        unknown
-            .map(|(name, _)| match nearest(name, names.iter().map(String::as_str)) {
-                Some(meant) => format!("the variable {name} names no key and is ignored, did you mean {meant}?"),
-                None => format!("the variable {name} names no key and is ignored"),
-            })
-            .collect()
-    }
-}
-
-fn flag_name(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
-}
-
-/// Puts the key in front of a message that may begin with the rest of its path, as in `[1]: not an address`.
-fn named(name: &str, message: &str) -> String {
-    match message.split_once(": ") {
-        Some((path, rest)) if path.starts_with(['[', '.']) => format!("`{name}{path}`: {rest}"),
-        _ => format!("`{name}`: {}", message.trim_start_matches(": ")),
-    }
-}
-
-/// Reads the text of a variable. Its shape follows the default: a list is split at commas, a text is taken as it is, and
-/// anything else is read as YAML.
-fn from_text<T: DeserializeOwned>(text: &str, default: &Value) -> Result<T, String> {
-    let plain = || serde_json::from_value(Value::from(text)).map_err(|error| error.to_string());
-    let yaml = || serde_yaml::from_str(text).map_err(|error| error.to_string());
-    match default {
-        Value::Array(_) => {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            serde_json::from_value(parts.collect()).or_else(|error| yaml().map_err(|_| error.to_string()))
-        }
-        Value::String(_) => plain(),
-        Value::Null => plain().or_else(|error| yaml().map_err(|_| error)),
-        _ => yaml(),
     }
 }
 

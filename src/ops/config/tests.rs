@@ -8,6 +8,8 @@ crate::settings! {
         listen [restart]: Vec<std::net::SocketAddr> = vec![([127, 0, 0, 1], 3478).into()],
         /// How long to wait.
         drain_timeout: Span = Span::from_secs(120),
+        /// Which numbers.
+        numbers: Vec<u8> = Vec::new(),
         /// How many.
         connections: u16 = 64,
         /// Who signs.
@@ -46,7 +48,14 @@ fn flags_beat_environment_beats_file_beats_defaults() {
     let origins: Vec<_> = resolved.listing.iter().map(|it| it.origin.to_string()).collect();
     assert_eq!(
         origins,
-        ["default", "environment NZC_SAMPLE_DRAIN_TIMEOUT", "flag --connections", "sample.yaml:3:1", "default"]
+        [
+            "default",
+            "environment NZC_SAMPLE_DRAIN_TIMEOUT",
+            "default",
+            "flag --connections",
+            "sample.yaml:3:1",
+            "default"
+        ]
     );
 }
 
@@ -85,6 +94,10 @@ fn all_problems_are_reported_at_once_with_suggestions() {
 fn a_list_in_a_variable_is_split_at_commas() {
     let resolved = read("", &[("NZC_SAMPLE_LISTEN", "127.0.0.1:1, [::1]:2")], serde_json::json!({})).unwrap();
     assert_eq!(resolved.settings.listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
+    for numbers in ["1,2", "[1, 2]", "1, 2"] {
+        let resolved = read("", &[("NZC_SAMPLE_NUMBERS", numbers)], serde_json::json!({})).unwrap();
+        assert_eq!(resolved.settings.numbers, [1, 2], "{numbers}");
+    }
 }
 
 #[test]
