@@ -52,6 +52,14 @@ pub(crate) fn run(args: Args) -> Exit {
         Ok((_, resolved)) => resolved.settings,
         Err(exit) => return exit,
     };
+    if let Some(bind) = settings.bind
+        && let Err(error) = std::net::UdpSocket::bind((bind, 0))
+    {
+        output::complain(format_args!(
+            "cannot send from {bind}: {error}; `ip address` lists the addresses of this host"
+        ));
+        return Exit::Unavailable;
+    }
     let old = match args.compare.as_deref().map(read).transpose() {
         Ok(old) => old,
         Err(exit) => return exit,
@@ -64,7 +72,7 @@ pub(crate) fn run(args: Args) -> Exit {
         let exit = tokio::select! {
             exit = diagnose(&settings, view, old, args.watch, &journal) => exit,
             () = interrupted() => {
-                output::complain("interrupted; mappings that were made are being removed");
+                output::complain("interrupted before there was a result");
                 // A second signal does not wait; the guard goes on in any case.
                 tokio::select! {
                     _ = journal.settle() => {}
