@@ -1,5 +1,7 @@
 //! The NAT lab: every kind of router proven by plain sockets, and our tools tried behind each.
 
+#[path = "../support/daemon.rs"]
+mod daemon;
 #[path = "../support/foreign.rs"]
 mod foreign;
 #[path = "../support/netns.rs"]
@@ -7,6 +9,7 @@ mod netns;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod bar;
 mod builds;
 mod kinds;
 mod leaves_nothing;
@@ -14,6 +17,7 @@ mod matrix;
 mod measure;
 mod port_map;
 mod port_mapping;
+mod probe;
 mod probe_maps;
 mod punch;
 mod streams;
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         let _ = fabric::netlab::sandbox::enter();
     }
     let trials = [
+        bar::trials(),
         builds::trials(),
         kinds::trials(),
         leaves_nothing::trials(),
