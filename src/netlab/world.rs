@@ -433,5 +433,12 @@ after() {{ :; }}\n{settings}ip -batch - <<'EOF'\n{ip}EOF\n"
         let _ = write!(text, "nft -f - <<'EOF'\n{nft}EOF\n");
     }
     text.push_str("after\n");
+    // A link carries once the kernel has noticed that both ends are up, which it does a little later by itself.
+    text.push_str(
+        "tries=0\n\
+while ip -o link show type veth | grep -qv 'state UP'; do\n\
+tries=$((tries + 1)); [ $tries -lt 300 ] || { echo 'a link does not come up' >&2; exit 1; }; sleep 0.01\n\
+done\n",
+    );
     text
 }

@@ -62,7 +62,10 @@ fn verdicts(weather: Weather, unknown_allowed: f64) -> Result<(), Failed> {
         let worker = || -> Result<(), Failed> {
             loop {
                 let Some(kind) = next.lock().expect("no worker panicked").next() else { return Ok(()) };
-                let rig = Rig::new(kind, weather, 1, &[Server::TwoAddresses])?;
+                // Silence of one server may be the server's; two in different networks show a blocked network.
+                let both = [Server::TwoAddresses, Server::Plain(2)];
+                let servers = if kind.truth().udp { &both[..1] } else { &both };
+                let rig = Rig::new(kind, weather, 1, servers)?;
                 let mut tally = Tally::default();
                 for _ in 0..runs {
                     let run = rig.probe(&["--no-port-map"])?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::os::fd::AsRawFd as _;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -121,12 +121,14 @@ fn open(local: IpAddr, port: Option<u16>) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Sends once more where an error of an earlier datagram was reported instead of sending this one.
+/// Sends past the event loop, which does not know yet that a fresh socket is writable and would not even try. Sends once
+/// more where an error of an earlier datagram was reported instead of sending this one.
 fn send(socket: &UdpSocket, payload: &[u8], to: SocketAddr) -> io::Result<()> {
-    match socket.try_send_to(payload, to) {
+    let (socket, to) = (SockRef::from(socket), to.into());
+    match socket.send_to(payload, &to) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-        Err(_) => socket.try_send_to(payload, to).map(drop),
+        Err(_) => socket.send_to(payload, &to).map(drop),
     }
 }
 
