@@ -84,6 +84,23 @@ impl Lab {
         Ok(command)
     }
 
+    /// Packets and bytes the host's interfaces have carried, loopback apart.
+    fn traffic(&self) -> Result<(u64, u64), Failed> {
+        let output = self.host()?.command("cat").arg("/proc/thread-self/net/dev").output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (mut packets, mut bytes) = (0, 0);
+        for (name, counters) in text.lines().filter_map(|line| line.split_once(':')) {
+            let counters: Vec<u64> = counters.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+            if name.trim() != "lo"
+                && let [rx_bytes, rx_packets, .., tx_bytes, tx_packets, _, _, _, _, _, _] = *counters
+            {
+                packets += rx_packets + tx_packets;
+                bytes += rx_bytes + tx_bytes;
+            }
+        }
+        Ok((packets, bytes))
+    }
+
     fn rules(&self) -> Result<Vec<String>, Failed> {
         Ok(self.daemon.rules()?)
     }
@@ -95,9 +112,12 @@ impl Lab {
 
 fn reports() -> Result<(), Failed> {
     let lab = Lab::new()?;
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), lab.traffic()?);
     let Output { status, stdout, .. } = lab.probe()?.output()?;
-    let elapsed = started.elapsed();
+    let (elapsed, after) = (started.elapsed(), lab.traffic()?);
+    let quiet = lab.traffic()?;
+    assert!(lab.probe()?.arg("--no-port-map").output()?.status.success());
+    let without = lab.traffic()?;
     let report: Value = serde_json::from_slice(&stdout)?;
     assert!(status.success(), "{status}: {report:#}");
     let external = lab.home()?.external_v4.first().ok_or("an address")?.to_string();
@@ -114,7 +134,14 @@ fn reports() -> Result<(), Failed> {
     }
     assert!(lab.rules()?.is_empty(), "{:?}", lab.rules()?);
     assert_eq!(lab.journals(), 0, "journals left behind");
-    eprintln!("the whole probe, with mappings in three protocols tried from outside: {elapsed:?}");
+    eprintln!(
+        "the whole probe, with mappings in three protocols tried from outside: {elapsed:?}, {} packets and {} bytes on \
+         the wire; without the router {} packets and {} bytes",
+        after.0 - before.0,
+        after.1 - before.1,
+        without.0 - quiet.0,
+        without.1 - quiet.1
+    );
     Ok(())
 }
 

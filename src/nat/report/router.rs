@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::PortMappingReport;
 use crate::nat::behaviour::Fact;
+use crate::nat::port_map::igd::Device;
 use crate::nat::port_map::survey::{Step, Survey};
 use crate::nat::port_map::verify::Verdict;
 use crate::nat::port_map::{Protocol, Transport};
@@ -84,8 +85,7 @@ pub fn port_mapping(is_ipv4: bool, survey: &Survey, tried: &[Tried]) -> Vec<Port
             steps,
         }
     };
-    let model = survey.igd.facts.as_ref().map(|facts| format!("{} {}", facts.device.manufacturer, facts.device.model));
-    let model = model.map(|model| model.trim().to_owned()).filter(|model| !model.is_empty());
+    let model = survey.igd.facts.as_ref().map(|facts| model(&facts.device)).filter(|model| !model.is_empty());
     let mut reports = vec![
         one(Protocol::Pcp, "pcp", survey.pcp.answered, None, &survey.pcp.evidence),
         one(Protocol::Igd, "upnp-igd", survey.igd.answered, model, &survey.igd.evidence),
@@ -94,6 +94,14 @@ pub fn port_mapping(is_ipv4: bool, survey: &Survey, tried: &[Tried]) -> Vec<Port
         reports.push(one(Protocol::NatPmp, "nat-pmp", survey.natpmp.answered, None, &survey.natpmp.evidence));
     }
     reports
+}
+
+/// Maker and model, the maker once.
+fn model(device: &Device) -> String {
+    if device.model.starts_with(&device.manufacturer) {
+        return device.model.clone();
+    }
+    format!("{} {}", device.manufacturer, device.model).trim().to_owned()
 }
 
 /// Whether any mapping let a stranger in: `Some(false)` only where each that was granted did not.
