@@ -14,7 +14,7 @@ use super::port_map::driver::{Family, SurveyOptions, survey};
 use super::port_map::journal::driver::Journal;
 use super::port_map::mapping::Removal;
 use super::port_map::survey::Survey;
-use super::port_map::verify::driver::{self as verify, Trial, TrialOptions};
+use super::port_map::verify::driver::{self as verify, Dialler, Trial, TrialOptions};
 use super::report::{self, Contrast, FamilyReport, Outcome, PortMappingReport, Report, ServerReport, Tried};
 use super::stream;
 
@@ -225,8 +225,8 @@ async fn ask_router(options: &Options, is_ipv4: bool, local: IpAddr, servers: &[
     let family = if is_ipv4 { Family::V4 } else { Family::V6 };
     let asked = SurveyOptions { family, local: Some(local), ..SurveyOptions::default() };
     let until = tokio::time::Instant::now().checked_add(asked.limit)?;
-    let (survey, server) = tokio::join!(survey(&asked), verify::dialler(servers, local, until));
-    let how = TrialOptions { server, ..TrialOptions::default() };
+    let (survey, dialler) = tokio::join!(survey(&asked), Dialler::choose(servers, local, until));
+    let how = TrialOptions { dialler, ..TrialOptions::default() };
     let trials = verify::trials(&survey, &verify::plan(&survey), &how, journal).await;
     let tried = trials.into_iter().map(account).collect();
     Some(Router { survey, tried })

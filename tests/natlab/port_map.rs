@@ -12,7 +12,7 @@ use fabric::nat::port_map::journal::driver::{Journal, guard};
 use fabric::nat::port_map::mapping::driver::map;
 use fabric::nat::port_map::mapping::{Removal, Wish};
 use fabric::nat::port_map::survey::Survey;
-use fabric::nat::port_map::verify::driver::{Trial as MappingTrial, TrialOptions, trials as trials_of};
+use fabric::nat::port_map::verify::driver::{Dialler, Trial as MappingTrial, TrialOptions, trials as trials_of};
 use fabric::nat::port_map::verify::{DialBack, Reason};
 use fabric::nat::port_map::{GATEWAY_PORT, Protocol, Transport};
 use fabric::netlab::kind::Kind;
@@ -168,7 +168,8 @@ fn no_route() -> Result<(), Failed> {
 /// Tries every usable protocol over both transports.
 async fn try_all(options: SurveyOptions, server: SocketAddr) -> (Survey, Vec<MappingTrial>) {
     let found = survey(&options).await;
-    let options = TrialOptions { server: Some(server), ..TrialOptions::default() };
+    let local = found.route.expect("a route").local;
+    let options = TrialOptions { dialler: Some(Dialler::new(server, local)), ..TrialOptions::default() };
     let all: Vec<_> = found.usable().into_iter().flat_map(|protocol| TRANSPORTS.map(|kind| (protocol, kind))).collect();
     let tried = trials_of(&found, &all, &options, &Journal::forgetful()).await;
     (found, tried)
@@ -240,7 +241,8 @@ fn pinholes() -> Result<(), Failed> {
         let listener = Listener::bind(Transport::Tcp, local).await.expect("a listener");
         let port = listener.port().expect("a port");
         let deadline = tokio::time::Instant::now() + Duration::from_millis(600);
-        dial_back(&listener, &Ask { server, local, transport: Transport::Tcp, port, deadline }).await
+        let dialler = Dialler::new(server, local);
+        dial_back(&listener, &Ask { dialler, transport: Transport::Tcp, port, deadline }).await
     });
     assert!(matches!(closed, DialBack::Lost { .. }), "{closed:?}");
     Ok(())

@@ -8,7 +8,7 @@ use fabric::nat::port_map::journal::{Entry, Ledger};
 use fabric::nat::port_map::mapping::driver::{Mapping, map};
 use fabric::nat::port_map::mapping::{MapError, Removal, Wish};
 use fabric::nat::port_map::survey::Survey;
-use fabric::nat::port_map::verify::driver::{Ask, Listener, TrialOptions, dial_back, plan, trial, trials};
+use fabric::nat::port_map::verify::driver::{Ask, Dialler, Listener, TrialOptions, dial_back, plan, trial, trials};
 use fabric::nat::port_map::verify::{DialBack, Reason};
 use fabric::nat::port_map::{Protocol, Transport, pcp};
 use fabric::protocol::stun::{AttributeType, Class, Method, Packet, TransactionId, Writer};
@@ -120,7 +120,7 @@ async fn p5_an_interrupted_trial_is_settled() {
     let mute = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
     let options = TrialOptions {
         port: router.control,
-        server: Some(mute.local_addr().unwrap()),
+        dialler: Some(Dialler::new(mute.local_addr().unwrap(), LOOPBACK)),
         dial_back_limit: Duration::from_secs(60),
         ..TrialOptions::default()
     };
@@ -234,7 +234,7 @@ async fn a_refused_mapping_tells_its_result_code() {
 
 /// What a dial-back server does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Dialler {
+enum Caller {
     Honest,
     /// Loses the first dial-back.
     Lossy,
@@ -247,7 +247,7 @@ enum Dialler {
 }
 
 /// A STUN server over TCP that dials back to `target`, standing in for the router's redirection.
-async fn dial_back_server(manner: Dialler, target: SocketAddr) -> SocketAddr {
+async fn dial_back_server(manner: Caller, target: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -263,16 +263,16 @@ async fn dial_back_server(manner: Dialler, target: SocketAddr) -> SocketAddr {
             let mut writer =
                 Writer::new(&mut buffer, Class::Success, Method::BINDING, packet.transaction_id()).unwrap();
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, from).unwrap();
-            if manner != Dialler::Plain {
+            if manner != Caller::Plain {
                 writer.attribute(AttributeType(0xC05B), &[]).unwrap();
             }
             stream.write_all(writer.as_bytes()).await.unwrap();
-            if matches!(manner, Dialler::Plain | Dialler::Idle) || manner == Dialler::Lossy && turn == 0 {
+            if matches!(manner, Caller::Plain | Caller::Idle) || manner == Caller::Lossy && turn == 0 {
                 continue;
             }
             let mut id = [0; 12];
             id[4..].copy_from_slice(&asked[4..]);
-            if manner == Dialler::Confused {
+            if manner == Caller::Confused {
                 id[11] ^= 1;
             }
             let mut buffer = [0; 64];
@@ -295,17 +295,17 @@ async fn dial_back_server(manner: Dialler, target: SocketAddr) -> SocketAddr {
 async fn a_dial_back_is_believed_only_with_its_nonce() {
     for transport in [Transport::Tcp, Transport::Udp] {
         for (manner, limit, expected) in [
-            (Dialler::Honest, 2000, "arrived"),
-            (Dialler::Lossy, 1500, "arrived"),
-            (Dialler::Idle, 300, "lost"),
-            (Dialler::Confused, 300, "lost"),
-            (Dialler::Plain, 2000, "not offered"),
+            (Caller::Honest, 2000, "arrived"),
+            (Caller::Lossy, 1500, "arrived"),
+            (Caller::Idle, 300, "lost"),
+            (Caller::Confused, 300, "lost"),
+            (Caller::Plain, 2000, "not offered"),
         ] {
             let listener = Listener::bind(transport, LOOPBACK).await.unwrap();
             let inner = SocketAddr::new(LOOPBACK, listener.port().unwrap());
             let server = dial_back_server(manner, inner).await;
             let deadline = Instant::now() + Duration::from_millis(limit);
-            let ask = Ask { server, local: LOOPBACK, transport, port: 4000, deadline };
+            let ask = Ask { dialler: Dialler::new(server, LOOPBACK), transport, port: 4000, deadline };
             let found = match dial_back(&listener, &ask).await {
                 DialBack::Arrived { mapped: LOOPBACK, .. } => "arrived",
                 DialBack::Lost { mapped: LOOPBACK, asked: 3 } => "lost",
@@ -325,8 +325,9 @@ async fn visitors_that_say_nothing_do_not_keep_the_dial_back_out() {
     for _ in 0..5 {
         loiterers.push(TcpStream::connect(inner).await.unwrap());
     }
-    let server = dial_back_server(Dialler::Honest, inner).await;
-    let ask = Ask { server, local: LOOPBACK, transport: Transport::Tcp, port: 4000, deadline: soon() };
+    let server = dial_back_server(Caller::Honest, inner).await;
+    let dialler = Dialler::new(server, LOOPBACK);
+    let ask = Ask { dialler, transport: Transport::Tcp, port: 4000, deadline: soon() };
     assert!(matches!(dial_back(&listener, &ask).await, DialBack::Arrived { .. }));
 }
 
@@ -335,10 +336,10 @@ async fn a_trial_leaves_nothing_behind_and_does_not_call_granted_reachable() {
     let router = Router::start(Manner { external: Ipv4Addr::new(100, 64, 0, 9), ..Manner::default() }).await;
     let survey = router.survey().await;
     // The router grants and redirects nothing: the dial-back goes to a port where nobody listens.
-    let server = dial_back_server(Dialler::Honest, SocketAddr::new(LOOPBACK, 9)).await;
+    let server = dial_back_server(Caller::Honest, SocketAddr::new(LOOPBACK, 9)).await;
     let options = TrialOptions {
         port: router.control,
-        server: Some(server),
+        dialler: Some(Dialler::new(server, LOOPBACK)),
         dial_back_limit: Duration::from_millis(300),
         ..TrialOptions::default()
     };

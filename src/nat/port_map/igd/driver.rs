@@ -410,8 +410,8 @@ pub struct Search {
     pub last_drop: Option<ssdp::AnswerError>,
 }
 
-/// Searches for the gateway's device: multicast to `group` and unicast to the gateway itself, several times, until the
-/// gateway answers or `deadline`.
+/// Searches for the gateway's device, at the gateway itself and by multicast to `group`, several times, until the gateway
+/// answers or `deadline`.
 ///
 /// # Errors
 /// What the operating system says of the socket.
@@ -420,22 +420,28 @@ pub async fn search(route: &Route, group: SocketAddr, deadline: Instant) -> io::
     let gateway = super::super::driver::at(route, group.port());
     let started = Instant::now();
     let span = deadline.saturating_duration_since(started);
-    // The first round asks for the device, both ways; the later ones also for services, for devices that know no better.
-    let rounds: [(u32, &[&str]); 3] = [(0, &ssdp::TARGETS[..1]), (15, &ssdp::TARGETS), (40, &ssdp::TARGETS[..1])];
-    let mut rounds = rounds
-        .iter()
-        .map(|(percent, targets)| (started.checked_add(percent_of(span, *percent)).unwrap_or(deadline), *targets));
+    // First the gateway itself, which mostly answers, and at once. Then everybody, and for services too, for devices that
+    // know no better.
+    let everybody = [gateway, group];
+    let rounds: [(u32, &[&str], &[SocketAddr]); 3] = [
+        (0, &ssdp::TARGETS[..1], &everybody[..1]),
+        (10, &ssdp::TARGETS[..1], &everybody),
+        (35, &ssdp::TARGETS, &everybody),
+    ];
+    let mut rounds = rounds.iter().map(|(percent, targets, whom)| {
+        (started.checked_add(percent_of(span, *percent)).unwrap_or(deadline), *targets, *whom)
+    });
     let mut next = rounds.next();
     let mut search = Search::default();
     let mut buffer = [0; ssdp::MAX_LEN];
     loop {
-        let wake = next.as_ref().map_or(deadline, |(at, _)| *at);
+        let wake = next.as_ref().map_or(deadline, |(at, ..)| *at);
         tokio::select! {
             biased;
             () = sleep_until(wake) => {
-                let Some((_, targets)) = next.take() else { return Ok(search) };
+                let Some((_, targets, whom)) = next.take() else { return Ok(search) };
                 for target in targets {
-                    for to in [gateway, group] {
+                    for to in whom.iter().copied() {
                         if socket.send_to(ssdp::request(to, target).as_bytes(), to).await.is_ok() {
                             search.sent = search.sent.saturating_add(1);
                         }

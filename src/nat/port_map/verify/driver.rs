@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -121,13 +122,91 @@ async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
+/// A server that is asked to dial back. All clones share one connection, so that many questions cost little more than one.
+#[derive(Clone, Debug)]
+pub struct Dialler {
+    server: SocketAddr,
+    local: IpAddr,
+    /// Taken out while a question is under way: one that is given up takes the connection with it.
+    idle: Arc<Mutex<Option<TcpStream>>>,
+}
+
+impl Dialler {
+    /// A server at its STUN port over TCP, asked from this host's `local` address.
+    #[must_use]
+    pub fn new(server: SocketAddr, local: IpAddr) -> Self {
+        Self { server, local, idle: Arc::default() }
+    }
+
+    /// The first of the preferred servers that dials back, among the first three: they are asked side by side, without
+    /// having them dial. Where none does, the first one, which then says so itself.
+    pub async fn choose(servers: &[SocketAddr], local: IpAddr, deadline: Instant) -> Option<Self> {
+        let mut asked = JoinSet::new();
+        for (rank, server) in servers.iter().copied().take(MAX_SERVERS).enumerate() {
+            asked.spawn(async move {
+                let dialler = Self::new(server, local);
+                let transaction = TransactionId(rand::random());
+                let bytes = enquiry(transaction).map_err(io::Error::other)?;
+                let (_, dials) = dialler.question(transaction, &bytes).await?;
+                io::Result::Ok((rank, dialler, dials))
+            });
+        }
+        let mut best: Option<(usize, Self)> = None;
+        while let Ok(Some(done)) = timeout_at(deadline, asked.join_next()).await {
+            if let Ok(Ok((rank, dialler, true))) = done
+                && best.as_ref().is_none_or(|(other, _)| rank < *other)
+            {
+                best = Some((rank, dialler));
+                if rank == 0 {
+                    break;
+                }
+            }
+        }
+        best.map(|(_, dialler)| dialler).or_else(|| Some(Self::new(*servers.first()?, local)))
+    }
+
+    /// Asks over the shared connection, once it is free, or over a new one where it is gone.
+    async fn question(&self, transaction: TransactionId, request: &[u8]) -> io::Result<(SocketAddr, bool)> {
+        let mut idle = self.idle.lock().await;
+        if let Some(mut stream) = idle.take()
+            && let Ok(answer) = answered(&mut stream, transaction, request).await
+        {
+            *idle = Some(stream);
+            return Ok(answer);
+        }
+        let mut stream = self.connect().await?;
+        let answer = answered(&mut stream, transaction, request).await?;
+        *idle = Some(stream);
+        Ok(answer)
+    }
+
+    /// Asks over a connection of its own.
+    async fn question_apart(&self, transaction: TransactionId, request: &[u8]) -> io::Result<(SocketAddr, bool)> {
+        answered(&mut self.connect().await?, transaction, request).await
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let socket = if self.server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(self.local, 0))?;
+        socket.connect(self.server).await
+    }
+}
+
+async fn answered(
+    stream: &mut TcpStream,
+    transaction: TransactionId,
+    request: &[u8],
+) -> io::Result<(SocketAddr, bool)> {
+    stream.write_all(request).await?;
+    let answer = read_message(stream).await?;
+    offer(&answer, transaction).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Where a dial-back goes and how long it is awaited.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ask {
-    /// The server, at its STUN port over TCP.
-    pub server: SocketAddr,
-    /// This host's address to ask from.
-    pub local: IpAddr,
+    /// Who is asked.
+    pub dialler: Dialler,
     /// The transport of the dial-back.
     pub transport: Transport,
     /// The outer port it is to come to.
@@ -138,8 +217,8 @@ pub struct Ask {
 
 /// Asks a server to dial back and waits for it at `listener`.
 ///
-/// It is asked up to three times, each time over a connection of its own, and no connection is given up for the next: over
-/// a long path an answer may take longer than the time between two.
+/// It is asked up to three times. No question is given up for the next: over a long path an answer may take longer than
+/// the time between two. Where the shared connection has not brought an answer by then, the next has one of its own.
 pub async fn dial_back(listener: &Listener, ask: &Ask) -> DialBack {
     let nonce = Nonce(rand::random());
     let started = Instant::now();
@@ -170,66 +249,23 @@ pub async fn dial_back(listener: &Listener, ask: &Ask) -> DialBack {
                 failed => tracing::debug!(?failed, "dial-back not asked for"),
             },
             () = sleep_until(next), if turn < ASKS => {
+                let apart = turn > 0 && mapped_as.is_none();
                 turn = turn.saturating_add(1);
-                let ask = *ask;
+                let ask = ask.clone();
                 asks.spawn(async move {
-                    let mut stream = connect(ask.server, ask.local).await?;
-                    ask_once(&mut stream, &ask, nonce).await
+                    let transaction = TransactionId(rand::random());
+                    let bytes = request(transaction, ask.transport, ask.port, nonce).map_err(io::Error::other)?;
+                    if apart {
+                        ask.dialler.question_apart(transaction, &bytes).await
+                    } else {
+                        ask.dialler.question(transaction, &bytes).await
+                    }
                 });
             }
             () = sleep_until(ask.deadline) => break,
         }
     }
     mapped_as.map_or(DialBack::ServerSilent, |mapped| DialBack::Lost { mapped: mapped.ip(), asked: turn })
-}
-
-async fn connect(server: SocketAddr, local: IpAddr) -> io::Result<TcpStream> {
-    let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.bind(SocketAddr::new(local, 0))?;
-    socket.connect(server).await
-}
-
-async fn ask_once(stream: &mut TcpStream, ask: &Ask, nonce: Nonce) -> io::Result<(SocketAddr, bool)> {
-    let transaction = TransactionId(rand::random());
-    let bytes = request(transaction, ask.transport, ask.port, nonce).map_err(io::Error::other)?;
-    answered(stream, transaction, &bytes).await
-}
-
-async fn answered(
-    stream: &mut TcpStream,
-    transaction: TransactionId,
-    request: &[u8],
-) -> io::Result<(SocketAddr, bool)> {
-    stream.write_all(request).await?;
-    let answer = read_message(stream).await?;
-    offer(&answer, transaction).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// The first of the preferred servers that dials back, among the first three: they are asked side by side, without having
-/// them dial. Where none does, the first one, which then says so itself.
-pub async fn dialler(servers: &[SocketAddr], local: IpAddr, deadline: Instant) -> Option<SocketAddr> {
-    let mut asked = JoinSet::new();
-    for (rank, server) in servers.iter().copied().take(MAX_SERVERS).enumerate() {
-        asked.spawn(async move {
-            let transaction = TransactionId(rand::random());
-            let bytes = enquiry(transaction).map_err(io::Error::other)?;
-            let mut stream = connect(server, local).await?;
-            let (_, dials) = answered(&mut stream, transaction, &bytes).await?;
-            io::Result::Ok((rank, server, dials))
-        });
-    }
-    let mut best: Option<(usize, SocketAddr)> = None;
-    while let Ok(Some(done)) = timeout_at(deadline, asked.join_next()).await {
-        if let Ok(Ok((rank, server, true))) = done
-            && best.is_none_or(|(other, _)| rank < other)
-        {
-            best = Some((rank, server));
-            if rank == 0 {
-                break;
-            }
-        }
-    }
-    best.map(|(_, server)| server).or_else(|| servers.first().copied())
 }
 
 /// What became of one tested mapping.
@@ -250,12 +286,12 @@ pub struct Trial {
 }
 
 /// How a mapping is tested.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrialOptions {
     /// The UDP port of PCP and NAT-PMP.
     pub port: u16,
-    /// A server to ask for a dial-back.
-    pub server: Option<SocketAddr>,
+    /// Who is asked for a dial-back.
+    pub dialler: Option<Dialler>,
     /// The longest the gateway may take to grant, and again to remove.
     pub gateway_limit: Duration,
     /// The longest the dial-back is awaited.
@@ -266,7 +302,7 @@ impl Default for TrialOptions {
     fn default() -> Self {
         Self {
             port: super::super::GATEWAY_PORT,
-            server: None,
+            dialler: None,
             gateway_limit: Duration::from_millis(400),
             dial_back_limit: Duration::from_millis(700),
         }
@@ -291,7 +327,7 @@ pub async fn trials(
 ) -> Vec<Trial> {
     let (survey, mut running) = (Arc::new(survey.clone()), JoinSet::new());
     for (index, (protocol, transport)) in plan.iter().copied().enumerate() {
-        let (survey, options, journal) = (Arc::clone(&survey), *options, journal.clone());
+        let (survey, options, journal) = (Arc::clone(&survey), options.clone(), journal.clone());
         running.spawn(async move { (index, trial(&survey, protocol, transport, &options, &journal).await) });
     }
     // A task cannot fail but by a bug; the others' results are worth having all the same.
@@ -321,7 +357,6 @@ pub async fn trial(
         verdict: None,
         removal: None,
     };
-    let Some(route) = survey.route else { return trial };
     let (listener, mapping) = match make(survey, protocol, transport, options, journal).await {
         Ok(made) => made,
         Err(error) => {
@@ -331,14 +366,9 @@ pub async fn trial(
     };
     let grant = *mapping.grant();
     trial.grant = Ok(grant);
-    if let Some(server) = options.server {
-        let ask = Ask {
-            server,
-            local: route.local,
-            transport,
-            port: grant.external_port,
-            deadline: after(options.dial_back_limit),
-        };
+    if let Some(dialler) = options.dialler.clone() {
+        let deadline = after(options.dial_back_limit);
+        let ask = Ask { dialler, transport, port: grant.external_port, deadline };
         trial.dial_back = dial_back(&listener, &ask).await;
     }
     trial.verdict = Some(judge(grant.external.map(|external| external.ip()), trial.dial_back));
