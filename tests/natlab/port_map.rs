@@ -41,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("mappings_in_every_protocol_let_a_stranger_in_and_are_removed", NEEDS, mapped),
         trial("an_old_gateway_device_is_used_all_the_same", NEEDS, version_one),
         trial("ipv6_pinholes_let_a_stranger_in_and_are_removed", NEEDS, pinholes),
+        trial("a_link_local_ipv6_gateway_opens_pinholes_as_well", NEEDS, link_local),
         trial("behind_a_carrier_the_daemon_grants_nothing_and_nothing_is_claimed", NEEDS, carrier),
         trial("a_router_that_lies_about_its_address_is_not_believed", NEEDS, liar),
         trial("a_mapping_whose_nonce_was_overwritten_is_removed_by_way_of_igd", NEEDS, nonce),
@@ -245,6 +246,44 @@ fn pinholes() -> Result<(), Failed> {
         dial_back(&listener, &Ask { dialler, transport: Transport::Tcp, port, deadline }).await
     });
     assert!(matches!(closed, DialBack::Lost { .. }), "{closed:?}");
+    Ok(())
+}
+
+/// Routers announce themselves by their link-local address, so that is what most hosts have as their gateway.
+fn link_local() -> Result<(), Failed> {
+    let router = Router {
+        v6: Some(Gate::Firewall(Filtering::AddressAndPortDependent, Unsolicited::Drop)),
+        ..Router::nat(Nat::PORT_RESTRICTED)
+    };
+    let lab = Lab::new(Home::behind(router), &Options::default())?;
+    let listed = router_of(&lab.world)?
+        .command("ip")
+        .args(["-6", "-o", "addr", "show", "dev", "lan", "scope", "link"])
+        .output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let gateway = listed.split_ascii_whitespace().find_map(|word| word.split_once('/')).ok_or(listed.clone())?.0;
+    let interface = "$(ip -6 route show default | sed 's/.* dev \\([^ ]*\\).*/\\1/')";
+    lab.host()?.script(&format!("ip -6 route replace default via {gateway} dev {interface}\n"))?;
+    let server = dial_back_server(lab.world.public(), SERVERS_V6[2].into());
+    let options = SurveyOptions { family: Family::V6, ..SurveyOptions::default() };
+    let patience = Instant::now() + Duration::from_secs(3);
+    let (found, trials) = run(lab.host()?, move || async move {
+        while Instant::now() < patience && survey(&options).await.pcp.answered != Some(true) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        try_all(options, server).await
+    });
+    let route = found.route.ok_or("a route")?;
+    assert_eq!(route.gateway, gateway.parse::<IpAddr>()?);
+    assert!(route.scope_id != 0);
+    assert_eq!(route.local, IpAddr::V6(first(&lab.home()?.hosts_v6)?));
+    assert_eq!(found.usable(), [Protocol::Pcp, Protocol::Igd], "{found:?}");
+    for trial in &trials {
+        let verdict = trial.verdict.ok_or_else(|| format!("{trial:?}"))?;
+        assert_eq!((verdict.open, verdict.reason), (Some(true), Reason::StrangerCameIn), "{trial:?}");
+        assert!(matches!(trial.removal, Some(Ok(Removal::Removed))), "{trial:?}");
+    }
+    assert!(lab.rules()?.is_empty(), "{:?}", lab.rules()?);
     Ok(())
 }
 
