@@ -8,4 +8,8 @@ mod documents;
 mod life;
 mod listen;
 mod logs;
+mod probe;
 mod server;
+
+#[path = "../support/daemon.rs"]
+mod daemon;
