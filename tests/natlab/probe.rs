@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Rig {
     // Dropped in this order: what runs in the world before the world.
     _servers: Vec<Daemon>,
-    pub(crate) wire: Wire,
+    _wire: Wire,
     pub(crate) world: World,
     /// The `--server` arguments.
     pub(crate) servers: Vec<String>,
@@ -66,7 +66,7 @@ impl Rig {
             }
             running.push(start_server(world.public(), &arguments));
         }
-        Ok(Self { _servers: running, wire, world, servers: names })
+        Ok(Self { _servers: running, _wire: wire, world, servers: names })
     }
 
     pub(crate) fn home_built(&self) -> &BuiltHome {
@@ -76,21 +76,13 @@ impl Rig {
     /// Runs the probe on the first host.
     pub(crate) fn probe(&self, extra: &[&str]) -> Result<Run, Failed> {
         let mut command = self.command(extra);
-        let before = (self.wire.up.so_far(), self.wire.down.so_far());
         let begin = Instant::now();
         let output = daemon::run(&mut command, LIMIT);
         let took = begin.elapsed();
-        let after = (self.wire.up.so_far(), self.wire.down.so_far());
         let report = serde_json::from_slice(&output.stdout).map_err(|error| {
             format!("{error}: {}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
         })?;
-        Ok(Run {
-            report,
-            exit: output.status.code(),
-            took,
-            up: (after.0.0 - before.0.0, after.0.1 - before.0.1),
-            down: (after.1.0 - before.1.0, after.1.1 - before.1.1),
-        })
+        Ok(Run { report, exit: output.status.code(), took })
     }
 
     pub(crate) fn command(&self, extra: &[&str]) -> Command {
@@ -120,10 +112,6 @@ pub(crate) struct Run {
     pub(crate) exit: Option<i32>,
     /// From start to end of the process.
     pub(crate) took: Duration,
-    /// Packets and bytes of IP from the router to the public segment.
-    pub(crate) up: (u64, u64),
-    /// And back.
-    pub(crate) down: (u64, u64),
 }
 
 /// How a verdict compares with the truth.
