@@ -26,6 +26,17 @@
 //! A client that wants all of them makes its request 44 bytes long (56 over IPv6), for example with a SOFTWARE attribute.
 //! An answer with PADDING is never longer than its request, in any configuration.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+//!
+//! ## Why there is no DTLS
+//!
+//! A DTLS server must prove a client's address by a cookie before it keeps anything for it (RFC 6347 section 4.2.1), or
+//! spoofed first messages fill its memory. The crates for DTLS in Rust do not allow that. `dimpl` 0.9, the best kept of
+//! them, makes a cookie from the client's random value under a secret of each connection object: the object has to exist,
+//! with its buffers, before the cookie does, and the cookie is not bound to an address. Answering the first message
+//! outside of it fails on its handshake counter, which expects to have seen that message, and on the transcript, which
+//! contains the cookie. It also takes no RSA certificates and would bring a second set of elliptic curves beside that of
+//! the TLS stack. `dtls` 0.17 keeps state and makes a key pair on the first message as well; `purecrypto` is too young.
+//! With the stateless cookie left to the caller this decision should be looked at again.
 
 mod counters;
 pub mod driver;
