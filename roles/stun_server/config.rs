@@ -78,7 +78,7 @@ fabric::settings! {
         pub(super) max_connections_host: u32 = ConnectionLimits::default().per_host,
         /// Connections open at once from one IPv4 /24 or one IPv6 /48; 0 for no cap.
         pub(super) max_connections_site: u32 = ConnectionLimits::default().per_site,
-        /// How long the first byte of a connection may take; over TLS also the handshake.
+        /// How long the first byte of a connection may take; over TLS this includes the handshake.
         pub(super) first_byte_timeout: Span = Span(StreamLimits::default().first_byte),
         /// How long a message over a connection may take from its first byte to its last.
         pub(super) message_timeout: Span = Span(StreamLimits::default().message),

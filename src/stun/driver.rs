@@ -52,7 +52,7 @@ const DIALS_UNDER_WAY: usize = 64;
 pub struct StreamLimits {
     /// How many there may be.
     pub connections: ConnectionLimits,
-    /// How long the first byte may take; over TLS this also limits the handshake.
+    /// How long the first byte of the first message may take from the acceptance on; over TLS this includes the handshake.
     pub first_byte: Duration,
     /// How long a message may take from its first byte to its last, and an answer to be taken.
     pub message: Duration,
@@ -61,11 +61,12 @@ pub struct StreamLimits {
 }
 
 impl Default for StreamLimits {
+    /// A client that does nothing useful, however it goes about it, is gone after 14 seconds.
     fn default() -> Self {
         Self {
             connections: ConnectionLimits::default(),
-            first_byte: Duration::from_secs(10),
-            message: Duration::from_secs(10),
+            first_byte: Duration::from_secs(8),
+            message: Duration::from_secs(6),
             idle: Duration::from_secs(60),
         }
     }

@@ -1,14 +1,13 @@
-//! The STUN server under attack: spoofed sources and floods, in a network of its own, and the binary short of
-//! descriptors and under signals.
+//! The STUN server under attack: spoofed sources and floods, in a network of its own.
 //!
-//! Trials print what they measured. The process continues inside a sandbox, where raw sockets are allowed and 11.0.0.0/8 is local.
+//! Trials print what they measured. The process continues inside a sandbox, where raw sockets are allowed and 11.0.0.0/8
+//! is local.
 
 #![expect(clippy::print_stdout, reason = "a measurement is printed beside its verdict")]
 
 #[path = "../support/foreign.rs"]
 mod foreign;
 
-mod binary;
 mod flood;
 mod ipv6;
 mod spoof;
@@ -31,6 +30,6 @@ fn main() -> ExitCode {
             assert!(done.is_ok_and(|status| status.success()), "ip {command}");
         }
     }
-    let trials = [ipv6::trials(), spoof::trials(), flood::trials(), binary::trials()].into_iter().flatten().collect();
+    let trials = [ipv6::trials(), spoof::trials(), flood::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,6 +1,6 @@
 //! The STUN server: its core message by message, its driver over real sockets on loopback.
 //!
-//! What needs namespaces or foreign programs stands in `tests/stun_lab`.
+//! What needs namespaces stands in `tests/stun_lab`, what needs a process in `tests/stun_process.rs`.
 
 mod auth;
 mod desk;

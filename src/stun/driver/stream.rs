@@ -89,11 +89,11 @@ async fn serve(shared: Arc<Shared>, slot: LocalSlot, kind: Kind, stream: TcpStre
     let _ = stream.set_nodelay(true);
     let transport = if kind == Kind::Tcp { Transport::Tcp } else { Transport::Tls };
     let arrival = Arrival { slot, local: Some(local.ip()), source: peer, transport };
-    let talk = Talk { shared: &shared, arrival, local: local.ip() };
+    let due = Instant::now() + shared.live.load().streams.first_byte;
+    let talk = Talk { shared: &shared, arrival, local: local.ip(), due };
     let end = match (kind, &shared.certificate) {
         (Kind::Tls, Some(certificate)) => {
-            let limit = shared.live.load().streams.first_byte;
-            match timeout(limit, TlsAcceptor::from(certificate.config()).accept(stream)).await {
+            match timeout_at(due, TlsAcceptor::from(certificate.config()).accept(stream)).await {
                 Ok(Ok(mut stream)) => talk.converse(&mut stream).await,
                 Ok(Err(_)) | Err(_) => {
                     shared.counters.count(Counter::ConnectionHandshake);
@@ -116,6 +116,8 @@ struct Talk<'s> {
     shared: &'s Arc<Shared>,
     arrival: Arrival,
     local: IpAddr,
+    /// When the first byte is due.
+    due: Instant,
 }
 
 impl Talk<'_> {
@@ -123,7 +125,7 @@ impl Talk<'_> {
     async fn converse(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Counter {
         let limits = self.shared.live.load().streams;
         let mut frames = Frames::new(MAX_MESSAGE);
-        let (mut deadline, mut overdue) = (Instant::now() + limits.first_byte, Counter::EndFirstByte);
+        let (mut deadline, mut overdue) = (self.due, Counter::EndFirstByte);
         loop {
             let was_mid_message = frames.is_mid_message();
             let read = tokio::select! {

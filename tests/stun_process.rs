@@ -1,25 +1,47 @@
-//! The real binary: short of descriptors, and reloaded a thousand times under load.
+//! The STUN server as a process: short of descriptors, reloaded a thousand times under load, and besieged by slow clients.
+//! Trials run one at a time and print what they measured.
+#![expect(clippy::print_stdout, reason = "a measurement is printed beside its verdict")]
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fabric::protocol::stun::Class;
+use fabric::protocol::stun::{Class, Method, TransactionId, Writer};
 use libtest_mimic::{Failed, Trial};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wire::bare;
+/// What the flood of slow clients needs on each side.
+const DESCRIPTORS: u64 = 12_000;
 
-pub(crate) fn trials() -> Vec<Trial> {
+fn trials() -> Vec<Trial> {
+    let many = getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(_, hard)| hard >= DESCRIPTORS);
+    let slow = "t24_ten_thousand_silent_connections_are_closed_in_time";
+    let required = std::env::var_os("NZC_REQUIRE_LAB").is_some_and(|value| value == "1");
+    if !many && !required {
+        println!("skipped: {slow}: {DESCRIPTORS} descriptors are not allowed here (ulimit -Hn)");
+    }
     vec![
         Trial::test("f22_without_descriptors_the_server_waits_and_recovers", descriptors),
         Trial::test("f19_a_thousand_reloads_of_the_process_lose_nothing_and_leave_nothing", reloads),
-        Trial::test("t24_ten_thousand_silent_connections_are_closed_in_time", slow_clients),
+        Trial::test(slow, slow_clients).with_ignored_flag(!many && !required),
     ]
+}
+
+fn main() -> ExitCode {
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials()).exit_code()
+}
+
+/// A Binding request without attributes.
+fn request() -> [u8; 20] {
+    let mut bytes = [0; 20];
+    Writer::new(&mut bytes, Class::Request, Method::BINDING, TransactionId([5; 12])).expect("room");
+    bytes
 }
 
 struct Nzc {
@@ -79,13 +101,13 @@ fn uncapped(key: &str) -> (String, String) {
 fn udp_answers(at: SocketAddr) -> bool {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
-    socket.send_to(&bare(Class::Request), at).expect("sent");
+    socket.send_to(&request(), at).expect("sent");
     socket.recv(&mut [0; 100]).is_ok()
 }
 
 fn tcp_answers(stream: &mut TcpStream, limit: Duration) -> bool {
     stream.set_read_timeout(Some(limit)).expect("a timeout");
-    stream.write_all(&bare(Class::Request)).is_ok() && stream.read_exact(&mut [0; 32]).is_ok()
+    stream.write_all(&request()).is_ok() && stream.read_exact(&mut [0; 32]).is_ok()
 }
 
 fn descriptors() -> Result<(), Failed> {
@@ -123,7 +145,7 @@ fn reloads() -> Result<(), Failed> {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
             socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
             while !done.load(Ordering::Relaxed) {
-                socket.send_to(&bare(Class::Request), server.at).expect("sent");
+                socket.send_to(&request(), server.at).expect("sent");
                 socket.recv(&mut [0; 100]).expect("every request is answered");
                 asked.fetch_add(1, Ordering::Relaxed);
             }
@@ -145,17 +167,19 @@ fn reloads() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Half of the clients say nothing, half a byte every second: what a slow-loris attack looks like.
+/// What slow-loris attacks look like: half of the clients send a byte every second from the start, half say nothing until
+/// just before their first byte is due.
 fn slow_clients() -> Result<(), Failed> {
     const CLIENTS: usize = 10_000;
     const DUE: Duration = Duration::from_secs(15);
-    setrlimit(Resource::RLIMIT_NOFILE, 12_000, getrlimit(Resource::RLIMIT_NOFILE)?.1)
-        .map_err(|error| format!("12,000 descriptors cannot be had: {error}"))?;
-    let server = Nzc::start("12000", &[])?;
-    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| TcpStream::connect(server.at)).collect::<Result<_, _>>()?;
+    setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, getrlimit(Resource::RLIMIT_NOFILE)?.1)
+        .map_err(|error| format!("{DESCRIPTORS} descriptors cannot be had: {error}"))?;
+    let server = Nzc::start(&DESCRIPTORS.to_string(), &[])?;
+    let connect = |number| TcpStream::connect(server.at).map(|client| (number % 2 == 0, client));
+    let mut clients: Vec<(bool, TcpStream)> = (0..CLIENTS).map(connect).collect::<Result<_, _>>()?;
     let start = Instant::now();
     let (mut honest, mut peak) = ((0, 0), 0);
-    for client in &clients {
+    for (_, client) in &clients {
         client.set_nonblocking(true)?;
     }
     while !clients.is_empty() && start.elapsed() < DUE {
@@ -165,12 +189,16 @@ fn slow_clients() -> Result<(), Failed> {
             honest.0 += 1;
             honest.1 += usize::from(tcp_answers(&mut client, Duration::from_secs(1)));
         }
-        for client in clients.iter_mut().step_by(2) {
+        let is_late = start.elapsed() > Duration::from_millis(6_500);
+        for (_, client) in clients.iter_mut().filter(|(drips, _)| *drips || is_late) {
             let _ = client.write(&[0]);
         }
-        clients.retain_mut(|client| matches!(client.read(&mut [0; 1]), Err(e) if e.kind() == ErrorKind::WouldBlock));
+        clients
+            .retain_mut(|(_, client)| matches!(client.read(&mut [0; 1]), Err(e) if e.kind() == ErrorKind::WouldBlock));
         peak = peak.max(server.resident_kib());
-        std::thread::sleep(Duration::from_secs(1).saturating_sub(second.elapsed()));
+        if !clients.is_empty() {
+            std::thread::sleep(Duration::from_secs(1).saturating_sub(second.elapsed()));
+        }
     }
     println!(
         "{CLIENTS} slow clients gone after {:?}, {} of {} honest ones answered, {} MiB resident at most",
