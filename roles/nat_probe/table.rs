@@ -106,7 +106,7 @@ fn render_family(text: &mut String, name: &str, family: &FamilyReport, style: St
 fn render_transport(text: &mut String, found: &TransportReport, style: Style) {
     let address = |address: Option<SocketAddr>| address.map_or("unknown".to_owned(), |it| it.to_string());
     let mut row = |name: &str, value: &str, tone: &str| {
-        let _ = writeln!(text, "  {name:22}  {}", style.paint(tone, value));
+        let _ = writeln!(text, "  {name:27}  {}", style.paint(tone, value));
     };
     row("local address", &address(found.local), PLAIN);
     row("mapped address", &address(found.mapped), PLAIN);
@@ -149,9 +149,14 @@ fn render_fact(text: &mut String, name: &str, fact: &Fact<Value>, style: Style) 
         Some(Value::Bool(true)) => "yes".to_owned(),
         Some(Value::Bool(false)) => "no".to_owned(),
         Some(Value::String(text)) => clean(text),
+        Some(Value::Object(parts)) => {
+            let parts: Vec<_> =
+                parts.iter().map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect();
+            clean(&parts.join(", "))
+        }
         Some(other) => clean(&other.to_string()),
     };
-    let _ = writeln!(text, "  {:22}  {}", name.replace('_', " "), style.paint(tone_of_unknown(&value), &value));
+    let _ = writeln!(text, "  {:27}  {}", name.replace('_', " "), style.paint(tone_of_unknown(&value), &value));
     if style.explain || value == "unknown" {
         because(text, "", fact, style);
     }
@@ -167,7 +172,7 @@ fn because(text: &mut String, prefix: &str, fact: &Fact<Value>, style: Style) {
         true => format!(" [packets {}]", packets.join(", ")),
         false => String::new(),
     };
-    let line = format!("  {:22}    {prefix}{}{packets}", "", clean(&fact.because));
+    let line = format!("  {:27}    {prefix}{}{packets}", "", clean(&fact.because));
     let _ = writeln!(text, "{}", style.paint(DIM, &line));
 }
 
@@ -184,19 +189,19 @@ fn render_port_mapping(text: &mut String, report: &Report, style: Style) {
             (Some(false), _) => "no answer",
             (None, _) => "unknown",
         };
-        let _ = writeln!(text, "  {name:22}  {answered}");
+        let _ = writeln!(text, "  {name:27}  {answered}");
         if let Some(external) = &protocol.external {
-            let _ = writeln!(text, "  {:22}    external address {external}", "");
+            let _ = writeln!(text, "  {:27}    external address {external}", "");
         }
         if let Some(model) = &protocol.model {
-            let _ = writeln!(text, "  {:22}    {}", "", clean(model));
+            let _ = writeln!(text, "  {:27}    {}", "", clean(model));
         }
         if protocol.answered == Some(true) {
-            let _ = writeln!(text, "  {:22}    {}", "", clean(&protocol.opens.because));
+            let _ = writeln!(text, "  {:27}    {}", "", clean(&protocol.opens.because));
         }
         if style.explain {
             for step in &protocol.steps {
-                let _ = writeln!(text, "{}", style.paint(DIM, &format!("  {:22}    {}", "", clean(step))));
+                let _ = writeln!(text, "{}", style.paint(DIM, &format!("  {:27}    {}", "", clean(step))));
             }
         }
     }
