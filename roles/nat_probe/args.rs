@@ -84,6 +84,10 @@ pub(crate) struct Flags {
     #[arg(long)]
     #[serde(skip)]
     pub(super) no_tcp: bool,
+    /// Find out whether the NAT turns packets round; some firewalls take them for an attack
+    #[arg(long)]
+    #[serde(skip)]
+    pub(super) hairpin: bool,
     /// End by then, whatever is known
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
@@ -97,6 +101,7 @@ pub(crate) struct Flags {
 pub(super) struct Switches {
     family: Option<&'static str>,
     port_map: Option<bool>,
+    hairpin: Option<bool>,
     tcp: Option<bool>,
 }
 
@@ -108,6 +113,11 @@ impl Flags {
             (_, true) => Some("ipv6"),
             _ => None,
         };
-        Switches { family, port_map: self.no_port_map.then_some(false), tcp: self.no_tcp.then_some(false) }
+        Switches {
+            family,
+            port_map: self.no_port_map.then_some(false),
+            hairpin: self.hairpin.then_some(true),
+            tcp: self.no_tcp.then_some(false),
+        }
     }
 }

@@ -58,6 +58,9 @@ fabric::settings! {
         /// Whether the router is asked for port mappings (UPnP IGD, NAT-PMP, PCP). A mapping is made for a moment, tried
         /// from outside where a server calls back, and removed.
         pub(super) port_map: bool = true,
+        /// Whether to find out whether the NAT turns packets round that are sent to its own outer address. Some firewalls
+        /// take such packets for an attack, so it is off.
+        pub(super) hairpin: bool = false,
         /// Everything ends by then, whatever is known.
         pub(super) timeout: Span = Span::from_secs(12),
         /// Colours: auto, always or never.

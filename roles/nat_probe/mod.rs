@@ -106,6 +106,7 @@ async fn diagnose(settings: &Settings, view: View, old: Option<Report>, watch: O
         ipv6: settings.family.wants(false),
         bind: settings.bind.into_iter().collect(),
         core_only: false,
+        hairpin: settings.hairpin,
         tcp: settings.tcp,
         port_map: settings.port_map.then(|| journal.clone()),
         explain: view.explain,

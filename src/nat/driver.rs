@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::detector::driver::{Diagnosis, diagnose, local_towards};
+use super::detector::driver::{Diagnosis, diagnose, link_mtu, local_towards};
 use super::detector::{self, Detector};
 use super::port_map::driver::{Family, SurveyOptions, survey};
 use super::port_map::journal::driver::Journal;
@@ -36,6 +36,8 @@ pub struct Options {
     pub bind: Vec<IpAddr>,
     /// Whether to stop at the core verdict.
     pub core_only: bool,
+    /// Whether to find out whether the NAT turns packets round; some firewalls take them for an attack.
+    pub hairpin: bool,
     /// Whether to test TCP.
     pub tcp: bool,
     /// Asks the router for its port-mapping protocols, and has a mapping in each tried from outside. The journal sees to it
@@ -56,6 +58,7 @@ impl Default for Options {
             ipv6: true,
             bind: Vec::new(),
             core_only: false,
+            hairpin: false,
             tcp: true,
             port_map: None,
             explain: false,
@@ -156,8 +159,13 @@ async fn one_family(
         },
     };
     let addresses: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
-    let config =
-        detector::Config { servers: addresses.clone(), core_only: options.core_only, ..detector::Config::default() };
+    let config = detector::Config {
+        servers: addresses.clone(),
+        core_only: options.core_only,
+        hairpin: options.hairpin,
+        link_mtu: link_mtu(*first),
+        ..detector::Config::default()
+    };
     let told = |event, detector: &Detector| {
         if event == detector::Event::CoreReady {
             progress(Progress::Core { ipv4: is_ipv4, class: detector.findings().class });
@@ -177,6 +185,7 @@ async fn one_family(
     let contrast = Contrast {
         networks: addresses.iter().map(|address| network(address.ip())).collect::<BTreeSet<_>>().len(),
         tcp_answers: tcp.as_ref().is_some_and(|tcp| tcp.answered),
+        intercepted: tcp.as_ref().is_some_and(|tcp| tcp.intercepted),
     };
     let packets = options.explain.then(|| udp.log.records());
     let survey = router.as_ref().map(|router| &router.survey);

@@ -97,6 +97,20 @@ pub fn local_towards(server: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
+/// The largest IP packet the system believes the way to `server` carries, which starts as what the local link carries.
+#[must_use]
+pub fn link_mtu(server: SocketAddr) -> Option<u32> {
+    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(server).ok()?;
+    let mtu = if server.is_ipv4() {
+        nix::sys::socket::getsockopt(&socket, sockopt::IpMtu).ok()?
+    } else {
+        return None;
+    };
+    u32::try_from(mtu).ok()
+}
+
 fn open(local: IpAddr, port: Option<u16>) -> io::Result<UdpSocket> {
     let domain = if local.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let bind = |port| {
@@ -121,13 +135,14 @@ fn open(local: IpAddr, port: Option<u16>) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Sends past the event loop, which does not know yet that a fresh socket is writable and would not even try. Sends once
-/// more where an error of an earlier datagram was reported instead of sending this one.
+/// Sends once more where an error of an earlier datagram was reported instead of sending this one. Goes around the
+/// runtime's notion of readiness, which a socket that was just opened does not have yet; a full buffer loses the datagram
+/// as the network might.
 fn send(socket: &UdpSocket, payload: &[u8], to: SocketAddr) -> io::Result<()> {
     let (socket, to) = (SockRef::from(socket), to.into());
     match socket.send_to(payload, &to) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Err(_) => socket.send_to(payload, &to).map(drop),
     }
 }

@@ -27,6 +27,8 @@ pub struct Findings {
     pub undecided: Option<String>,
     /// Whether requests drew ICMP errors that did not come from the server.
     pub refused_on_the_way: bool,
+    /// The errors requests drew, in words.
+    pub refusals: Vec<String>,
     /// Local sockets opened.
     pub sockets: u32,
     /// A local address and how it was seen from outside.
@@ -91,6 +93,7 @@ pub(super) fn collect(detector: &Detector) -> Findings {
         operators: detector.operators(),
         undecided: detector.undecided(&nat, &mapping, &filtering),
         refused_on_the_way: !answered && detector.is_refused_on_the_way(),
+        refusals: detector.refusals(),
         sockets: u32::try_from(detector.locals.len()).unwrap_or(u32::MAX),
         local: first.and_then(|seen| detector.locals.get(&seen.slot).copied()),
         mapped: first.map(|seen| seen.mapped),
@@ -149,6 +152,17 @@ impl Detector {
             return Some(why.clone());
         }
         server.ignores_change.then(|| "it does not answer from elsewhere when asked to".to_owned())
+    }
+
+    fn refusals(&self) -> Vec<String> {
+        let refused = self.asked.iter().filter_map(|((_, to), id)| match self.outcome(*id) {
+            Some(Outcome::Refused(error)) => {
+                let who = error.offender.map_or_else(|| "nobody named".to_owned(), |ip| ip.to_string());
+                Some(format!("{:?} unreachable for {to}, says {who}", error.refusal))
+            }
+            _ => None,
+        });
+        refused.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn operators(&self) -> usize {

@@ -17,6 +17,8 @@ pub struct Contrast {
     pub networks: usize,
     /// Whether any of them answered over TCP.
     pub tcp_answers: bool,
+    /// Whether a web server answered in the place of one of them.
+    pub intercepted: bool,
 }
 
 /// Builds the report of one family.
@@ -178,10 +180,14 @@ fn blocked(findings: &Findings, contrast: Contrast) -> Fact<bool> {
         return Fact::known(true, "requests are refused on the way: ICMP errors, not from the server", Vec::new());
     }
     if findings.class != Class::Blocked {
-        return Fact::unknown("a server refuses the requests");
+        return Fact::unknown(format!("requests are refused: {}", findings.refusals.join("; ")));
     }
     if contrast.tcp_answers {
         return Fact::known(true, "no answer over UDP from a server that answers over TCP", Vec::new());
+    }
+    if contrast.intercepted {
+        let because = "no answer over UDP, and a web server answers in the place of the server over TCP: a login page?";
+        return Fact::known(true, because, Vec::new());
     }
     if contrast.networks >= 2 {
         return Fact::known(true, format!("no answer from servers in {} networks", contrast.networks), Vec::new());

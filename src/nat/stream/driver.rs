@@ -20,6 +20,8 @@ use crate::protocol::stun::{AttributeType, Class, HEADER_LEN, Method, Packet, Tr
 
 /// The longest answer a Binding request over TCP can have here.
 const ANSWER_LIMIT: usize = 2048;
+/// Where web servers are at home.
+const WEB_PORTS: [u16; 4] = [80, 443, 8_080, 8_443];
 /// Calls asked for in each filtering test: with each repeated by TCP itself, loss alone does not look like a filter.
 const CALLS: usize = 2;
 
@@ -93,6 +95,10 @@ async fn observe(config: &Config, until: tokio::time::Instant, seen: &mut Observ
                     }
                     answers.push((server, answer));
                     open.push(stream);
+                }
+                // Nobody is surprised by a web server on a port of the web.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData && !WEB_PORTS.contains(&server.port()) => {
+                    seen.intercepted = true;
                 }
                 Err(error) if error.kind() != io::ErrorKind::TimedOut => seen.refused = seen.refused.saturating_add(1),
                 Err(_) => {}
@@ -216,6 +222,9 @@ async fn ask(
 async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; HEADER_LEN];
     stream.read_exact(&mut bytes).await?;
+    if bytes.starts_with(b"HTTP/") {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a web server answers"));
+    }
     let length = bytes.get(2..4).and_then(|length| Some(u16::from_be_bytes(length.try_into().ok()?)));
     let total = HEADER_LEN.saturating_add(usize::from(length.unwrap_or_default()));
     if total > ANSWER_LIMIT {

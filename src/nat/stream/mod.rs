@@ -50,6 +50,8 @@ pub struct Observations {
     pub servers: usize,
     /// Servers that refused the connection or closed it without an answer: somebody is there, but no STUN over TCP.
     pub refused: usize,
+    /// Whether a web server answered where a STUN server was asked: something on the way takes connections over.
+    pub intercepted: bool,
     /// The shortest time a connection took.
     pub round_trip: Option<Duration>,
     /// Bytes of payload sent.
@@ -63,6 +65,8 @@ pub struct StreamFindings {
     pub class: Class,
     /// Whether any server answered.
     pub answered: bool,
+    /// Whether a web server answered where a STUN server was asked.
+    pub intercepted: bool,
     /// The local address of the first connection.
     pub local: Option<SocketAddr>,
     /// How it was seen from outside.
@@ -91,6 +95,7 @@ pub fn judge(seen: &Observations) -> StreamFindings {
     StreamFindings {
         class,
         answered: first.is_some(),
+        intercepted: seen.intercepted,
         local: first.map(|sighting| sighting.local),
         mapped: first.map(|sighting| sighting.mapped),
         nat,
