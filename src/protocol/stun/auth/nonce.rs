@@ -63,7 +63,8 @@ pub enum NonceState {
 /// Issues and recognises nonces.
 #[derive(Clone)]
 pub struct NonceMint {
-    key: [u8; 32],
+    /// Keyed once, cloned for each nonce: half the work of keying it each time.
+    mac: Hmac<Sha256>,
     lifetime: u64,
 }
 
@@ -75,11 +76,12 @@ impl NonceMint {
     ///
     /// # Errors
     /// [`InvalidLifetime`] where `lifetime` is under a second.
-    pub const fn new(key: [u8; 32], lifetime: Duration) -> Result<Self, InvalidLifetime> {
+    pub fn new(key: [u8; 32], lifetime: Duration) -> Result<Self, InvalidLifetime> {
         if lifetime.as_secs() == 0 {
             return Err(InvalidLifetime);
         }
-        Ok(Self { key, lifetime: lifetime.as_secs() })
+        let mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
+        Ok(Self { mac, lifetime: lifetime.as_secs() })
     }
 
     /// The nonce for `client` at `now`.
@@ -114,7 +116,7 @@ impl NonceMint {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        let mut mac = self.mac.clone();
         mac.update(cookie);
         mac.update(bits);
         mac.update(time);
