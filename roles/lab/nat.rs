@@ -80,6 +80,8 @@ fn server_arguments(kind: &Kind, home: &BuiltHome) -> Vec<String> {
         let [first, second, ..] = SERVERS_V6;
         pair(format!("[{first}]:3478"), format!("[{second}]:3479"));
     }
+    // A second network, so that silence of both shows a blocked network and not a server that is down.
+    arguments.extend(["--listen".to_owned(), elsewhere()]);
     // A captive portal sends every connection to a web server; the admin listener is one.
     let captive = kind.routers.iter().any(|router| router.restriction == Restriction::CaptivePortal);
     let admin = if captive { PORTAL.to_string() } else { "off".to_owned() };
@@ -87,11 +89,20 @@ fn server_arguments(kind: &Kind, home: &BuiltHome) -> Vec<String> {
     arguments
 }
 
+/// The server's address in another network.
+fn elsewhere() -> String {
+    let [_, _, third, _] = SERVERS_V4;
+    format!("{third}:3478")
+}
+
 async fn diagnose(checks: &mut Checks, kind: &'static Kind, home: &BuiltHome, wants_text: bool) -> String {
     let [host, ..] = &*home.hosts else { return String::new() };
     let mut arguments = vec!["nat-probe".to_owned(), "--server".to_owned(), format!("{}:3478", SERVERS_V4[0])];
     if !home.hosts_v6.is_empty() {
         arguments.extend(["--server".to_owned(), format!("[{}]:3478", SERVERS_V6[0])]);
+    }
+    if !kind.truth().udp {
+        arguments.extend(["--server".to_owned(), elsewhere()]);
     }
     let with_json = [&arguments[..], &["--json".to_owned()]].concat();
     let begun = Instant::now();

@@ -458,8 +458,12 @@ fn nth_host(network: &str, host: u16) -> String {
 
 /// The elements of a counter's map: 0 to the first port, 1 to the one a step further.
 fn sequence(step: u16) -> String {
-    // Wraps inside the unprivileged ports.
+    // Wraps inside the unprivileged ports, and each lap is one port beside the last: a step that divides the span would
+    // meet its own ports again.
     let span = 65_536 - 1024;
-    let port = |number: u32| 1024 + (SEQUENCE_START - 1024 + number * u32::from(step)) % span;
+    let port = |number: u32| {
+        let way = SEQUENCE_START - 1024 + number * u32::from(step);
+        1024 + (way + way / span) % span
+    };
     (0..SEQUENCE).map(|number| format!("{number} : {}", port(number))).collect::<Vec<_>>().join(", ")
 }

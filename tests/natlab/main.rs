@@ -1,4 +1,5 @@
 //! The NAT lab: every kind of router proven by plain sockets, and our tools tried behind each.
+#![allow(clippy::print_stdout, reason = "a number that nobody sees is no measurement")]
 
 #[path = "../support/daemon.rs"]
 mod daemon;
@@ -13,6 +14,7 @@ mod bar;
 mod budget;
 mod builds;
 mod kinds;
+mod lab_role;
 mod leaves_nothing;
 mod liars;
 mod matrix;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         bar::trials(),
         builds::trials(),
         kinds::trials(),
+        lab_role::trials(),
         leaves_nothing::trials(),
         liars::trials(),
         matrix::trials(),
