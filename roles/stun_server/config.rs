@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use fabric::address::Rate;
 use fabric::ops::config::{Findings, Span};
 use fabric::stun::driver::StreamLimits;
-use fabric::stun::{Limits, plan};
+use fabric::stun::{Limits, PlanError, plan};
 use fabric::transport::tcp::ConnectionLimits;
 use fabric::transport::tls::Certificate;
 use fabric::transport::udp::SocketBuffers;
@@ -106,7 +106,8 @@ impl Settings {
             findings.problem("tls_listen", format_args!("{both} is taken by TCP already (`listen`)"));
         }
         if let Err(error) = plan(&self.listen, &self.alternate) {
-            findings.problem("alternate", error);
+            let key = if matches!(error, PlanError::TooMany(_)) { "listen" } else { "alternate" };
+            findings.problem(key, error);
         }
         self.check_certificate(findings);
         self.check_credentials(findings);

@@ -33,7 +33,13 @@ pub enum PlanError {
     /// One of the two is a wildcard. An answer has to leave from an address the client can be told.
     #[error("{0} is a wildcard: with an alternate, both must be addresses of this host")]
     Wildcard(SocketAddr),
+    /// More sockets than one thread waits for.
+    #[error("these addresses make {0} sockets, and {MAX_SOCKETS} is the most")]
+    TooMany(usize),
 }
+
+/// The most sockets for datagrams: what one thread waits for, less the descriptor that wakes it, rounded down.
+const MAX_SOCKETS: usize = 60;
 
 /// Pairs each alternate with the first listening address of its family that has none yet.
 ///
@@ -55,7 +61,8 @@ pub fn plan(listen: &[SocketAddr], alternates: &[SocketAddr]) -> Result<Vec<Site
         }
         *site = Site::Group { primary, alternate };
     }
-    Ok(sites)
+    let sockets = sites.iter().map(|site| if matches!(site, Site::Single(_)) { 1 } else { 4 }).sum();
+    if sockets > MAX_SOCKETS { Err(PlanError::TooMany(sockets)) } else { Ok(sites) }
 }
 
 #[cfg(test)]
@@ -86,6 +93,15 @@ mod tests {
                 Site::Single(single)
             ]
         );
+    }
+
+    #[test]
+    fn more_sockets_than_a_thread_waits_for_are_refused() {
+        let listen: Vec<SocketAddr> = (1..=61).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        assert!(plan(&listen[..60], &[]).is_ok());
+        assert_eq!(plan(&listen, &[]), Err(PlanError::TooMany(61)));
+        let alternate = SocketAddr::from(([127, 0, 0, 2], 99));
+        assert_eq!(plan(&listen[..58], &[alternate]), Err(PlanError::TooMany(61)));
     }
 
     #[test]
