@@ -84,6 +84,9 @@ pub(crate) struct Flags {
     #[arg(long)]
     #[serde(skip)]
     pub(super) no_tcp: bool,
+    /// Find out how long an idle mapping lives, up to this long; it takes as long as that and a second
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "120s")]
+    lifetime: Option<String>,
     /// Find out whether the NAT turns packets round; some firewalls take them for an attack
     #[arg(long)]
     #[serde(skip)]

@@ -58,6 +58,9 @@ fabric::settings! {
         /// Whether the router is asked for port mappings (UPnP IGD, NAT-PMP, PCP). A mapping is made for a moment, tried
         /// from outside where a server calls back, and removed.
         pub(super) port_map: bool = true,
+        /// The longest life of an idle mapping to look for, at most 600s; it takes as long as the mapping lives and a
+        /// second. Absent: it is not looked for.
+        pub(super) lifetime: Option<Span> = None,
         /// Whether to find out whether the NAT turns packets round that are sent to its own outer address. Some firewalls
         /// take such packets for an attack, so it is off.
         pub(super) hairpin: bool = false,

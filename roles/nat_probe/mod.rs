@@ -107,6 +107,7 @@ async fn diagnose(settings: &Settings, view: View, old: Option<Report>, watch: O
         bind: settings.bind.into_iter().collect(),
         core_only: false,
         hairpin: settings.hairpin,
+        lifetime: settings.lifetime.map(|span| span.0),
         tcp: settings.tcp,
         port_map: settings.port_map.then(|| journal.clone()),
         explain: view.explain,

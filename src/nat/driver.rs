@@ -38,6 +38,8 @@ pub struct Options {
     pub core_only: bool,
     /// Whether to find out whether the NAT turns packets round; some firewalls take them for an attack.
     pub hairpin: bool,
+    /// The longest lifetime of an idle mapping to look for; `None` does not look.
+    pub lifetime: Option<Duration>,
     /// Whether to test TCP.
     pub tcp: bool,
     /// Asks the router for its port-mapping protocols, and has a mapping in each tried from outside. The journal sees to it
@@ -59,6 +61,7 @@ impl Default for Options {
             bind: Vec::new(),
             core_only: false,
             hairpin: false,
+            lifetime: None,
             tcp: true,
             port_map: None,
             explain: false,
@@ -163,6 +166,7 @@ async fn one_family(
         servers: addresses.clone(),
         core_only: options.core_only,
         hairpin: options.hairpin,
+        lifetime: options.lifetime,
         link_mtu: link_mtu(*first),
         ..detector::Config::default()
     };

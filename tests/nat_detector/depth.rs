@@ -241,3 +241,40 @@ fn p4_everything_stays_within_200_packets_64_kib_100_mappings_and_two_and_a_half
     assert!(percentile(&mut bytes, 100) <= 64 << 10);
     assert!(percentile(&mut mappings, 100) <= 100);
 }
+
+#[test]
+fn lifetime_and_what_refreshes_are_found_in_the_lifetime_and_a_second() {
+    use std::time::Duration;
+    for (life, inbound, outbound, loss) in
+        [(5, true, true, 0.0), (5, false, true, 0.05), (30, true, false, 0.05), (20, false, false, 0.0)]
+    {
+        for filtering in [EndpointIndependent, AddressAndPortDependent] {
+            let model = Model {
+                lifetime: Duration::from_secs(life),
+                refreshed_by_inbound: inbound,
+                refreshed_by_outbound: outbound,
+                ..Model::new(Some(EndpointIndependent), filtering)
+            };
+            let config = Config { lifetime: Some(Duration::from_secs(60)), ..full() };
+            let run = World::new(model, Wire::lossy(20, loss), vec![Station::new(1, Manner::Honest)], life).run(config);
+            let seen = value(&run, "lifetime_seconds").and_then(|value| value.as_f64());
+            let off = seen.map(|seen| (seen - life as f64).abs());
+            assert!(off.is_some_and(|off| off <= 1.0), "{life} s: {:?}", fact(&run, "lifetime_seconds"));
+            assert_eq!(
+                value(&run, "refreshed_by_outgoing"),
+                Some(json!(outbound)),
+                "{life} s: {:?}",
+                fact(&run, "refreshed_by_outgoing")
+            );
+            assert_eq!(
+                value(&run, "refreshed_by_incoming"),
+                Some(json!(inbound)),
+                "{life} s: {:?}",
+                fact(&run, "refreshed_by_incoming")
+            );
+            let took = run.findings.finished_after.expect("an end");
+            println!("lifetime {life} s: {seen:?}, everything took {took:?}");
+            assert!(took <= Duration::from_secs(life + 1) + Duration::from_millis(2_500), "{took:?}");
+        }
+    }
+}

@@ -50,6 +50,10 @@ impl Detector {
         facts.push(named("largest_datagram", self.largest_fact()));
         facts.push(named("fragments", self.fragments_fact()));
         facts.push(named("hairpin", self.hairpin_fact()));
+        let (by_outgoing, by_incoming) = self.refreshes();
+        facts.push(named("lifetime_seconds", self.lifetime_fact()));
+        facts.push(named("refreshed_by_outgoing", by_outgoing));
+        facts.push(named("refreshed_by_incoming", by_incoming));
         facts
     }
 

@@ -22,6 +22,7 @@ mod depth_facts;
 pub mod driver;
 mod filtering;
 mod findings;
+mod lifetime;
 mod mapping;
 mod reach;
 mod weight;
@@ -59,6 +60,8 @@ pub struct Config {
     pub hairpin: bool,
     /// The largest IP packet the local link carries in one piece, where known.
     pub link_mtu: Option<u32>,
+    /// The longest lifetime of an idle mapping to look for; `None` does not look.
+    pub lifetime: Option<Duration>,
     /// When everything but the lifetime ends, whatever is known by then.
     pub deadline: Duration,
 }
@@ -74,6 +77,7 @@ impl Default for Config {
             sockets: 72,
             hairpin: false,
             link_mtu: None,
+            lifetime: None,
             deadline: Duration::from_millis(2_200),
         }
     }
@@ -104,6 +108,7 @@ enum Phase {
     Reaching,
     Core,
     Depth,
+    Lifetime,
     Done,
 }
 
@@ -129,6 +134,7 @@ pub struct Detector {
     servers: Vec<reach::Server>,
     filtering: filtering::Filtering,
     depth: depth::Depth,
+    lifetime: lifetime::Lifetime,
 }
 
 impl Detector {
@@ -156,6 +162,7 @@ impl Detector {
             servers,
             filtering: filtering::Filtering::default(),
             depth: depth::Depth::default(),
+            lifetime: lifetime::Lifetime::default(),
         }
     }
 
@@ -219,7 +226,13 @@ impl Detector {
         if matches!(self.phase, Phase::Waiting | Phase::Done) {
             return None;
         }
-        let own = [self.wake_for_reach(), self.wake_for_filtering(), self.wake_for_depth(), self.deadline()];
+        let own = [
+            self.wake_for_reach(),
+            self.wake_for_filtering(),
+            self.wake_for_depth(),
+            self.wake_for_lifetime(),
+            self.deadline(),
+        ];
         own.into_iter().flatten().chain(self.client.poll_timeout()).min()
     }
 
@@ -243,6 +256,9 @@ impl Detector {
 
     /// The configured deadline, or later where the servers are so far away that it leaves no time for the tests.
     fn deadline(&self) -> Option<Instant> {
+        if self.phase == Phase::Lifetime {
+            return None;
+        }
         let slowest = self.servers.iter().filter_map(|server| self.client.pace(server.address.ip()).round_trip()).max();
         let needed = slowest.unwrap_or_default().saturating_mul(12).min(LIMIT);
         self.started_at?.checked_add(self.config.deadline.max(needed))
@@ -264,9 +280,10 @@ impl Detector {
             Phase::Reaching => self.advance_reach(now),
             Phase::Core => self.advance_core(now),
             Phase::Depth => self.advance_depth(now),
+            Phase::Lifetime => self.advance_lifetime(now),
         }
-        if self.phase != Phase::Done && self.deadline().is_some_and(|at| now >= at) {
-            self.finish(now);
+        if self.phase < Phase::Lifetime && self.deadline().is_some_and(|at| now >= at) {
+            self.end_of_depth(now);
         }
         if self.phase != before && self.phase != Phase::Done {
             self.advance(now);
@@ -300,6 +317,12 @@ impl Detector {
             self.advance_filtering(now, weight::FINAL);
         }
         if self.mapping_is_ready() && self.filtering_is_ready(weight::FINAL) && self.depth_is_done() {
+            self.end_of_depth(now);
+        }
+    }
+
+    fn end_of_depth(&mut self, now: Instant) {
+        if self.core_after.is_none() || !self.begin_lifetime(now) {
             self.finish(now);
         }
     }
