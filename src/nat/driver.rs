@@ -99,11 +99,25 @@ pub async fn probe(options: &Options, progress: impl Fn(Progress) + Sync) -> Rep
     progress(Progress::Resolving);
     let named = resolve(&options.servers, options.timeout.min(Duration::from_secs(4))).await;
     progress(Progress::Probing);
-    let ((ipv4, mut port_mapping), (ipv6, pinholes)) =
-        tokio::join!(one_family(options, &named, true, &progress), one_family(options, &named, false, &progress));
+    let names_are_used = options.servers.iter().any(|server| server.parse::<SocketAddr>().is_err());
+    let made_up = async { if names_are_used { resolver_makes_up().await } else { None } };
+    let ((ipv4, mut port_mapping), (mut ipv6, pinholes), made_up) = tokio::join!(
+        one_family(options, &named, true, &progress),
+        one_family(options, &named, false, &progress),
+        made_up
+    );
+    let nat64 = report::nat64(&ipv6.udp, made_up);
+    ipv6.add("nat64", nat64);
     let elapsed = (start.elapsed().as_secs_f64() * 1e5).round() / 1e2;
     port_mapping.extend(pinholes);
     report::finish(options.program.clone(), elapsed, ipv4, ipv6, port_mapping)
+}
+
+/// Asks for an IPv6 address of a name that has only IPv4 ones (RFC 7050 section 3).
+async fn resolver_makes_up() -> Option<bool> {
+    let looked_up = tokio::time::timeout(Duration::from_secs(1), tokio::net::lookup_host(("ipv4only.arpa", 0))).await;
+    let addresses: Vec<SocketAddr> = looked_up.ok()?.ok()?.collect();
+    Some(addresses.iter().any(SocketAddr::is_ipv6))
 }
 
 async fn resolve(names: &[String], limit: Duration) -> Vec<Named> {

@@ -269,6 +269,25 @@ fn double_nat(udp: &TransportReport, survey: Option<&Survey>) -> Fact<bool> {
     }
 }
 
+/// NAT64 is seen from the family of the mapped address, or from a resolver that makes up addresses (RFC 7050): `Some(true)`
+/// where it does, `Some(false)` where it does not, `None` where it was not asked.
+#[must_use]
+pub fn nat64(udp: &TransportReport, resolver_makes_up: Option<bool>) -> Fact<bool> {
+    let is_v4 = |address: &std::net::SocketAddr| address.is_ipv4();
+    match (udp.local.as_ref().map(is_v4), udp.mapped.as_ref().map(is_v4), resolver_makes_up) {
+        (Some(false), Some(true), _) => {
+            Fact::known(true, "a server sees an IPv4 address where this host used IPv6", Vec::new())
+        }
+        (_, _, Some(true)) => {
+            Fact::known(true, "the resolver gives IPv6 addresses to a name that has none (RFC 7050)", Vec::new())
+        }
+        (_, _, Some(false)) => {
+            Fact::known(false, "the resolver gives no IPv6 address to a name that has none (RFC 7050)", Vec::new())
+        }
+        (_, _, None) => Fact::unknown("the resolver was not asked: no server was given by name"),
+    }
+}
+
 fn front(findings: &Findings, report: &TransportReport) -> Option<Front> {
     if report.class == Class::Blocked {
         return Some(Front::Blocked);

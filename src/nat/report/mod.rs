@@ -17,7 +17,7 @@ use super::behaviour::{Class, Dependence, Fact};
 use super::client::PacketRecord;
 use super::outlook::{Front, Prospect};
 
-pub use assemble::{Contrast, family, finish, unprobed};
+pub use assemble::{Contrast, family, finish, nat64, unprobed};
 pub use redact::redact;
 pub use router::{Outcome, Tried, any_opens, port_mapping};
 
