@@ -143,7 +143,11 @@ fn print_cost(title: &str, runs: &[Run]) -> (f64, u32) {
 fn at_five_percent_loss_no_verdict_is_wrong_and_hardly_any_unknown() {
     for (round_trip, loss) in [(20, 0.0), (20, 0.025), (20, 0.05), (40, 0.05), (20, 0.10)] {
         let (score, runs) = tally(Wire::lossy(round_trip, loss), 1_000..1_000 + seeds(6), &core());
-        print_cost(&format!("{round_trip} ms, {} % loss each way", loss * 100.0), &runs);
+        let (slowest, most_sent) = print_cost(&format!("{round_trip} ms, {} % loss each way", loss * 100.0), &runs);
+        if round_trip == 20 && loss <= 0.05 {
+            assert!(slowest <= 500.0, "{slowest} ms");
+            assert!(most_sent <= 40, "{most_sent} packets sent");
+        }
         println!("right {}, unknown {}, wrong {}", score.right, score.unknown, score.wrong.len());
         assert!(score.wrong.is_empty(), "{:#?}", score.wrong);
         assert!(score.unknown * 100 <= runs.len(), "{} of {} unknown", score.unknown, runs.len());
