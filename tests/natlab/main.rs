@@ -13,6 +13,7 @@ mod wire;
 mod bar;
 mod budget;
 mod builds;
+mod depth;
 mod kinds;
 mod lab_role;
 mod leaves_nothing;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let trials = [
         bar::trials(),
         builds::trials(),
+        depth::trials(),
         kinds::trials(),
         lab_role::trials(),
         leaves_nothing::trials(),
