@@ -49,7 +49,7 @@ Examples:
     nzc nat-probe --server stun.example.org:3478 --json > today.json
   What changed since then, and why is it believed?
     nzc nat-probe --compare today.json --explain
-  Filtering without an RFC 5780 server: a helper on a host with a public address, the probe at home
+  TCP filtering and port mappings tried from outside: a helper on a public host, the probe at home
     nzc nat-probe --listen 0.0.0.0:3478
     nzc nat-probe --server helper.example.org:3478
 

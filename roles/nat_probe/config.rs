@@ -42,7 +42,7 @@ fabric::settings! {
     /// The keys of the NAT probe.
     pub(crate) struct Settings {
         /// STUN servers to ask, as HOST:PORT. The more operators and networks, the less one of them can lie; at least one
-        /// that follows RFC 5780 or a helper (nzc nat-probe --listen) is needed to tell the filtering.
+        /// that follows RFC 5780 is needed to tell the filtering of UDP; for TCP a helper (nzc nat-probe --listen) will do.
         pub(super) server: Vec<String> = [
             "stun.cloudflare.com:3478",
             "stun.l.google.com:19302",

@@ -125,14 +125,7 @@ fn udp_report(findings: &Findings, contrast: Contrast) -> TransportReport {
         },
         ..TransportReport::default()
     };
-    report.add(
-        "answered",
-        Fact::known(
-            findings.answered,
-            if findings.answered { "a server answered" } else { "no server answered" },
-            Vec::new(),
-        ),
-    );
+    report.add("answered", answered(findings.answered));
     report.add("blocked", blocked);
     report.add("undecided", undecided(findings));
     report.add("servers_agree", servers_agree(findings));
@@ -146,6 +139,10 @@ fn udp_report(findings: &Findings, contrast: Contrast) -> TransportReport {
     report
 }
 
+fn answered(answered: bool) -> Fact<bool> {
+    Fact::known(answered, if answered { "a server answered" } else { "no server answered" }, Vec::new())
+}
+
 fn tcp_report(findings: &StreamFindings) -> TransportReport {
     let mut report = TransportReport {
         class: findings.class,
@@ -156,14 +153,7 @@ fn tcp_report(findings: &StreamFindings) -> TransportReport {
         mapped: findings.mapped,
         ..TransportReport::default()
     };
-    report.add(
-        "answered",
-        Fact::known(
-            findings.answered,
-            if findings.answered { "a server answered" } else { "no server answered" },
-            Vec::new(),
-        ),
-    );
+    report.add("answered", answered(findings.answered));
     report.add("nat", findings.nat.clone());
     report.add("mapping", findings.mapping.clone());
     report.add("filtering", findings.filtering.clone());
